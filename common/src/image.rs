@@ -1,0 +1,179 @@
+//! The documents of an image: index, manifest and config, read strictly.
+//!
+//! The types are oci-spec's. What is added here is the media types of both
+//! worlds, OCI and Docker schema 2, and the checks that keep a hostile document
+//! from meaning two things: a manifest that is an index as well
+//! (CVE-2021-41190), another schema version, a media type that contradicts the
+//! document. Nothing is ever serialized again: a blob's bytes are its name.
+
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
+
+use crate::digest::Digest;
+use crate::platform::Platform;
+
+/// The most bytes that a manifest, an index or a config may have, as containers/image has it.
+pub const DOCUMENT_LIMIT: u64 = 4 << 20;
+
+/// Docker's names for what the OCI has other names for.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker schema 2, manifest.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// The annotation that names an image in a layout: image-spec, annotations.md.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// What a descriptor's media type says it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Several manifests, a platform each.
+    Index,
+    /// One image.
+    Manifest,
+}
+
+/// A manifest or an index, as its bytes say.
+#[derive(Debug)]
+pub enum Document {
+    /// Several manifests, a platform each.
+    Index(ImageIndex),
+    /// One image.
+    Manifest(Box<ImageManifest>),
+}
+
+impl Kind {
+    /// Returns what `media_type` leads to, or nothing if that is no image.
+    pub fn of(media_type: &str) -> Option<Kind> {
+        match media_type {
+            DOCKER_INDEX | "application/vnd.oci.image.index.v1+json" => Some(Kind::Index),
+            DOCKER_MANIFEST | "application/vnd.oci.image.manifest.v1+json" => Some(Kind::Manifest),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a manifest or an index.
+///
+/// `media_type` is what the descriptor or the registry called it; the document must agree.
+pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
+    /// The fields that tell the documents apart.
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head<'a> {
+        schema_version: Option<u32>,
+        media_type: Option<String>,
+        #[serde(borrow)]
+        manifests: Option<&'a serde_json::value::RawValue>,
+        #[serde(borrow)]
+        layers: Option<&'a serde_json::value::RawValue>,
+        #[serde(borrow)]
+        config: Option<&'a serde_json::value::RawValue>,
+    }
+    ensure!(bytes.len() as u64 <= DOCUMENT_LIMIT, "larger than {DOCUMENT_LIMIT} bytes");
+    let head: Head = serde_json::from_slice(bytes).context("not a manifest")?;
+    match head.schema_version {
+        Some(2) => {}
+        Some(1) => bail!("a Docker schema 1 manifest, which is not supported"),
+        _ => bail!("not a manifest: schemaVersion is not 2"),
+    }
+    if let Some(own) = &head.media_type {
+        ensure!(own == media_type, "its media type is {own:?}, its descriptor says {media_type:?}");
+    }
+    let is_index = head.manifests.is_some();
+    let is_manifest = head.layers.is_some() || head.config.is_some();
+    ensure!(!(is_index && is_manifest), "both a manifest and an index");
+    match Kind::of(media_type) {
+        Some(Kind::Index) if is_index => {
+            Ok(Document::Index(serde_json::from_slice(bytes).context("not an index")?))
+        }
+        Some(Kind::Manifest) if is_manifest => Ok(Document::Manifest(Box::new(
+            serde_json::from_slice(bytes).context("not a manifest")?,
+        ))),
+        Some(Kind::Index) => bail!("not an index: it has no manifests"),
+        Some(Kind::Manifest) => bail!("not a manifest: it has no config and no layers"),
+        None => bail!("not an image: its media type is {media_type:?}"),
+    }
+}
+
+/// Reads an image's config.
+pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration> {
+    serde_json::from_slice(bytes).context("not an image config")
+}
+
+/// Returns the digest that `desc` holds, checked.
+pub fn digest(desc: &Descriptor) -> Result<Digest> {
+    desc.digest().try_into()
+}
+
+/// Returns the diff IDs of `config`, bottom layer first, checked.
+pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>> {
+    config.rootfs().diff_ids().iter().map(|diff_id| diff_id.parse()).collect()
+}
+
+/// Returns the chain IDs of a stack of layers: one for each prefix of `diff_ids`. Image-spec, config.md, Layer ChainID.
+pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let id = match chain.last() {
+            None => *diff_id,
+            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+        };
+        chain.push(id);
+    }
+    chain
+}
+
+/// Returns the platform that `desc` claims, if it does.
+pub fn platform(desc: &Descriptor) -> Option<Platform> {
+    let platform = desc.platform().as_ref()?;
+    Some(Platform::new(
+        &platform.os().to_string(),
+        &platform.architecture().to_string(),
+        platform.variant().as_deref(),
+    ))
+}
+
+/// Returns the manifest of `index` that runs best on `wanted`. Attestations and other non-images do not count.
+pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descriptor> {
+    let offered =
+        index.manifests().iter().filter(|desc| Kind::of(media_type(desc).as_str()).is_some());
+    let ranked = offered.filter_map(|desc| match platform(desc) {
+        Some(platform) => wanted.rank(&platform).map(|rank| (rank, desc)),
+        // An entry without a platform is only a match when nothing else is.
+        None => Some((u32::MAX, desc)),
+    });
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, desc)| desc)
+}
+
+/// Returns the media type of `desc` as it is written in JSON.
+pub fn media_type(desc: &Descriptor) -> String {
+    desc.media_type().to_string()
+}
+
+/// How a layer's tar is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// A bare tar.
+    None,
+    /// RFC 1952, any number of members.
+    Gzip,
+    /// RFC 8878, any number of frames.
+    Zstd,
+}
+
+/// Returns how the layer of this media type is packed, or nothing if it is no layer.
+pub fn compression(media_type: &MediaType) -> Option<Compression> {
+    let text = media_type.to_string();
+    match text.as_str() {
+        "application/vnd.oci.image.layer.v1.tar"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+        | "application/vnd.docker.image.rootfs.diff.tar" => Some(Compression::None),
+        "application/vnd.oci.image.layer.v1.tar+gzip"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+        | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Compression::Gzip),
+        "application/vnd.oci.image.layer.v1.tar+zstd"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+        | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(Compression::Zstd),
+        _ => None,
+    }
+}
