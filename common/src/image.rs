@@ -35,7 +35,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub enum Document {
     /// Several manifests, a platform each.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// One image.
     Manifest(Box<ImageManifest>),
 }
@@ -83,7 +83,7 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
     ensure!(!(is_index && is_manifest), "both a manifest and an index");
     match Kind::of(media_type) {
         Some(Kind::Index) if is_index => {
-            Ok(Document::Index(serde_json::from_slice(bytes).context("not an index")?))
+            Ok(Document::Index(Box::new(serde_json::from_slice(bytes).context("not an index")?)))
         }
         Some(Kind::Manifest) if is_manifest => Ok(Document::Manifest(Box::new(
             serde_json::from_slice(bytes).context("not a manifest")?,
