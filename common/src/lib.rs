@@ -14,4 +14,5 @@ pub mod digest;
 pub mod error;
 pub mod image;
 pub mod platform;
+pub mod reference;
 pub mod sys;
