@@ -10,6 +10,7 @@
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
+pub mod archive;
 pub mod cli;
 pub mod digest;
 pub mod error;

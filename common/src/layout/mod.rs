@@ -153,6 +153,11 @@ impl Layout {
         self.open_digest(digest).is_ok_and(|(_, found)| found == size)
     }
 
+    /// Returns how many bytes the blob has, if it is here.
+    pub fn size(&self, digest: &Digest) -> Option<u64> {
+        self.open_digest(digest).ok().map(|(_, size)| size)
+    }
+
     /// Opens a blob whose size is the descriptor's. Its bytes are not verified.
     ///
     /// # Errors
