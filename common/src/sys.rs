@@ -14,3 +14,14 @@ pub fn reset_sigpipe() {
     // signal context.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
+
+/// Returns whether the process ignores `signal`: under nohup(1), or in the background of a script.
+///
+/// nix has no call that asks for an action without setting one.
+pub fn is_ignored(signal: nix::sys::signal::Signal) -> bool {
+    // SAFETY: sigaction is a C struct of integers and pointers that may all be zero.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: no new action is given, and the old one is written to memory that is ours.
+    let asked = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
