@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::path::{Component, Path};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use oci_spec::image::{Descriptor, DescriptorBuilder, ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
 use tar::EntryType;
 
 use crate::digest::Digest;
@@ -172,24 +172,24 @@ impl Contents {
         let images: Vec<DockerImage> =
             serde_json::from_slice(manifest).context("not a Docker archive's manifest")?;
         let mut loaded = Vec::new();
-        for image in images {
-            let config = match self.documents.get(&image.config) {
+        for docker in images {
+            let config = match self.documents.get(&docker.config) {
                 Some(config) => config.clone(),
-                None => {
-                    self.blob(&image.config, into).with_context(|| format!("{:?}", image.config))?
-                }
+                None => self
+                    .blob(&docker.config, into)
+                    .with_context(|| format!("{:?}", docker.config))?,
             };
-            let diff_ids = image::diff_ids(&image::parse_config(&config).context(image.config)?)?;
+            let diff_ids = image::diff_ids(&image::parse_config(&config).context(docker.config)?)?;
             ensure!(
-                diff_ids.len() == image.layers.len(),
+                diff_ids.len() == docker.layers.len(),
                 "{} layers, but {} diff IDs",
-                image.layers.len(),
+                docker.layers.len(),
                 diff_ids.len()
             );
             let mut layers = Vec::new();
-            for (name, diff_id) in image.layers.iter().zip(diff_ids) {
+            for (name, diff_id) in docker.layers.iter().zip(diff_ids) {
                 let (digest, size) = self.layer(name, into).with_context(|| format!("{name:?}"))?;
-                let desc = descriptor(MediaType::ImageLayer, &digest, size)?;
+                let desc = image::descriptor(MediaType::ImageLayer, &digest, size);
                 let mut start = Vec::new();
                 into.layout().open_blob(&desc)?.take(8).read_to_end(&mut start)?;
                 let media_type = match packing(&start) {
@@ -203,10 +203,10 @@ impl Contents {
                     !is_plain || digest == diff_id,
                     "{name:?}: corrupt: it hashes to {digest}, not {diff_id}"
                 );
-                layers.push(descriptor(media_type, &digest, size)?);
+                layers.push(image::descriptor(media_type, &digest, size));
             }
             let digest = into.put(&config)?;
-            let config = descriptor(MediaType::ImageConfig, &digest, config.len() as u64)?;
+            let config = image::descriptor(MediaType::ImageConfig, &digest, config.len() as u64);
             let manifest = ImageManifestBuilder::default()
                 .schema_version(2u32)
                 .media_type(MediaType::ImageManifest)
@@ -215,8 +215,8 @@ impl Contents {
                 .build()?;
             let bytes = serde_json::to_vec(&manifest)?;
             let desc =
-                descriptor(MediaType::ImageManifest, &into.put(&bytes)?, bytes.len() as u64)?;
-            loaded.push(Loaded { desc, names: image.repo_tags.unwrap_or_default() });
+                image::descriptor(MediaType::ImageManifest, &into.put(&bytes)?, bytes.len() as u64);
+            loaded.push(Loaded { desc, names: docker.repo_tags.unwrap_or_default() });
         }
         Ok(loaded)
     }
@@ -242,7 +242,7 @@ impl Contents {
     /// Reads a document that lies in `blobs/`.
     fn blob(&self, name: &str, into: &Writing) -> Result<Vec<u8>> {
         let (digest, size) = self.layer(name, into)?;
-        into.layout().read(&descriptor(MediaType::ImageConfig, &digest, size)?)
+        into.layout().read(&image::descriptor(MediaType::ImageConfig, &digest, size))
     }
 }
 
@@ -263,11 +263,6 @@ fn check_whole(layout: &Layout, desc: &Descriptor, depth: usize) -> Result<()> {
             manifest.layers().iter().try_for_each(here)
         }
     }
-}
-
-fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> Result<Descriptor> {
-    let digest = oci_spec::image::Digest::from(digest);
-    Ok(DescriptorBuilder::default().media_type(media_type).digest(digest).size(size).build()?)
 }
 
 /// Returns a descriptor without the names that it had in its archive.

@@ -33,7 +33,7 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 
 pub use index::{Image, Index};
-pub use write::{BlobWriter, NewBlob, Writing, chosen_from};
+pub use write::{BlobWriter, NewBlob, SealedBlob, Writing, chosen_from};
 
 /// The annotation on a manifest's descriptor that says which index it was chosen from.
 ///
@@ -141,11 +141,7 @@ impl Layout {
         // A member of an index, or the index that a pulled manifest was chosen from.
         let bytes = self.read_document(digest).with_context(|| digest.to_string())?;
         let media_type = image::media_type_of(&bytes).with_context(|| digest.to_string())?;
-        Ok(Descriptor::new(
-            media_type.as_str().into(),
-            bytes.len() as u64,
-            oci_spec::image::Digest::from(digest),
-        ))
+        Ok(image::descriptor(media_type.as_str().into(), digest, bytes.len() as u64))
     }
 
     /// Returns whether the blob is here, whole: a blob gets its name only when it is.

@@ -307,14 +307,45 @@ pub struct NewBlob<'a> {
     size: u64,
 }
 
-impl NewBlob<'_> {
+impl<'a> NewBlob<'a> {
     /// Gives the blob its name; returns its digest and size.
     pub fn finish(self) -> Result<(Digest, u64)> {
-        let digest = self.hasher.finish();
-        if !self.layout.has(&digest, self.size) {
-            publish(self.layout, self.file.as_file(), self.file.path(), &digest)?;
+        self.seal().publish()
+    }
+
+    /// Ends the blob, to be looked at before it gets its name.
+    pub fn seal(self) -> SealedBlob<'a> {
+        SealedBlob {
+            layout: self.layout,
+            file: self.file,
+            digest: self.hasher.finish(),
+            size: self.size,
         }
-        Ok((digest, self.size))
+    }
+}
+
+/// A blob that is all there, and has no name yet. Dropped before it has, it leaves nothing.
+pub struct SealedBlob<'a> {
+    layout: &'a Layout,
+    file: tempfile::NamedTempFile,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many they are.
+    pub size: u64,
+}
+
+impl SealedBlob<'_> {
+    /// Opens the blob from its start.
+    pub fn open(&self) -> Result<File> {
+        self.file.reopen().at(self.file.path())
+    }
+
+    /// Gives the blob its name; returns its digest and size.
+    pub fn publish(self) -> Result<(Digest, u64)> {
+        if !self.layout.has(&self.digest, self.size) {
+            publish(self.layout, self.file.as_file(), self.file.path(), &self.digest)?;
+        }
+        Ok((self.digest, self.size))
     }
 }
 
