@@ -13,6 +13,7 @@
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod passwd;
 pub mod platform;
 pub mod reference;
 pub mod sys;
