@@ -11,13 +11,16 @@
 //! ```
 
 pub mod archive;
+pub mod bundle;
 pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod image;
 pub mod layout;
+pub mod passwd;
 pub mod platform;
 pub mod reference;
+pub mod runtime;
 pub mod store;
 pub mod sys;
 pub mod template;
