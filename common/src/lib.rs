@@ -15,3 +15,4 @@ pub mod error;
 pub mod image;
 pub mod platform;
 pub mod sys;
+pub mod userns;
