@@ -13,6 +13,7 @@
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod overlay;
 pub mod platform;
 pub mod sys;
 pub mod userns;
