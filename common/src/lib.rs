@@ -20,4 +20,5 @@ pub mod platform;
 pub mod reference;
 pub mod store;
 pub mod sys;
+pub mod tree;
 pub mod userns;
