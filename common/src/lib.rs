@@ -16,3 +16,5 @@ pub mod image;
 pub mod platform;
 pub mod reference;
 pub mod sys;
+#[cfg(feature = "registry")]
+pub mod registry;
