@@ -40,7 +40,7 @@ use url::{Host, Url};
 
 use crate::digest::Digest;
 use crate::error::{Hint, find, line};
-use crate::image::{DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_LIMIT};
+use crate::image::{self, DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_LIMIT};
 use crate::reference::DOCKER_HUB;
 use auth::{At, Auth};
 use blob::Blob;
@@ -180,8 +180,8 @@ impl<'a> Registry<'a> {
         Blob::new(self, path, digest, size, offset)
     }
 
-    /// Returns the names of a repository's images, as the registry orders them.
-    pub fn tags(&self, path: &str) -> Result<Vec<String>> {
+    /// Returns the names of a repository's images, as the registry orders them, or the first `enough` and some more.
+    pub fn tags(&self, path: &str, enough: usize) -> Result<Vec<String>> {
         #[derive(Deserialize)]
         struct Page {
             tags: Option<Vec<String>>,
@@ -206,12 +206,12 @@ impl<'a> Registry<'a> {
             }
             ensure!(tags.len() <= TAGS, "more than {TAGS} tags");
             match link.as_deref().and_then(next_page) {
-                Some(next) => {
+                Some(next) if tags.len() < enough => {
                     let next = url.join(next).context("the list of tags")?;
                     ensure!(http::same_origin(&url, &next), "the list of tags continues on another host");
                     url = next;
                 }
-                None => return Ok(tags),
+                _ => return Ok(tags),
             }
         }
         bail!("the list of tags has more than {PAGES} pages");
@@ -461,22 +461,12 @@ fn sanitised(text: &str, limit: usize) -> String {
 fn media_type_of(header: &str, bytes: &[u8]) -> Result<String> {
     let said = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match said.as_str() {
-        "" | "application/json" | "application/octet-stream" | "text/plain" => {}
+        "" | "application/json" | "application/octet-stream" | "text/plain" => {
+            image::media_type_of(bytes)
+        }
         "text/html" => bail!("it answers with a web page: is there a login page in between?"),
-        _ => return Ok(said),
+        _ => Ok(said),
     }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Head {
-        media_type: Option<String>,
-        manifests: Option<serde::de::IgnoredAny>,
-    }
-    let head: Head = serde_json::from_slice(bytes).context("not a manifest")?;
-    Ok(match (head.media_type, head.manifests) {
-        (Some(own), _) => own,
-        (None, Some(_)) => MediaType::ImageIndex.to_string(),
-        (None, None) => MediaType::ImageManifest.to_string(),
-    })
 }
 
 /// Returns whether this may be a tag: distribution-spec, pulling manifests.

@@ -11,7 +11,7 @@ use super::fake::{Asked, Reply, Server};
 use super::*;
 use crate::error::hint_of;
 
-const MANIFEST: &str = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+const MANIFEST: &str = r#"{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0},"layers":[]}"#;
 const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn options() -> Options {
@@ -495,7 +495,7 @@ fn tags_are_read_page_by_page() {
         _ => Reply::new(200, r#"{"tags":["d"]}"#),
     });
     let options = options();
-    let tags = |server: &Server| Registry::new(&server.domain, &options).tags("app");
+    let tags = |server: &Server| Registry::new(&server.domain, &options).tags("app", usize::MAX);
     assert_eq!(tags(&server).unwrap(), ["a", "b", "d"]);
     let server = Server::start(|_| Reply::new(200, r#"{"tags":null}"#));
     assert!(tags(&server).unwrap().is_empty());
