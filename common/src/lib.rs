@@ -21,6 +21,8 @@ pub mod overlay;
 pub mod passwd;
 pub mod platform;
 pub mod reference;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod runtime;
 pub mod store;
 pub mod sys;
