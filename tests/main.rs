@@ -1,1 +1,3 @@
+//! The programs, tested from outside, in a shell, as a user has them: one module each.
 
+mod harness;
