@@ -10,8 +10,12 @@
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
+pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod layout;
 pub mod platform;
+pub mod reference;
+pub mod store;
 pub mod sys;
