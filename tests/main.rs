@@ -1,3 +1,5 @@
 //! The programs, tested from outside, in a shell, as a user has them: one module each.
 
 mod harness;
+mod img_tag;
+mod man;

@@ -65,9 +65,13 @@ pub fn find(root: &Path, before: &Before) -> Vec<String> {
     let mut left = look();
     while !left.is_empty() && start.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(20));
-        let now = look();
-        // Only what was there every time: other tests' containers come and go.
-        left.retain(|line| now.contains(line));
+        let before = left;
+        left = look();
+        // Only what was there every time: other tests' containers come and go. A process may
+        // have executed something else meanwhile, and is the same by its first two words.
+        let name = |line: &str| line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ");
+        let names: BTreeSet<String> = before.iter().map(|line| name(line)).collect();
+        left.retain(|line| names.contains(&name(line)));
     }
     left
 }
