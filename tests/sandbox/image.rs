@@ -32,6 +32,52 @@ pub fn busybox() -> &'static Image {
     })
 }
 
+/// Returns Debian with python3, in layers that umoci made of what mmdebstrap installed.
+///
+/// The third layer removes and replaces what is below it, and holds one of each
+/// thing that a tar can. It takes a network, root and a minute, once.
+pub fn python() -> &'static Image {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    IMAGE.get_or_init(|| Image::made_by(PYTHON))
+}
+
+const PYTHON: &str = r#"
+    exec >&2
+    mmdebstrap --quiet --variant=minbase --include=python3-minimal,libcap2-bin \
+        --essential-hook='tar -C "$1" --one-file-system --xattrs -cf base.tar .' \
+        --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin' \
+        stable python.tar
+    umoci init --layout layout
+    umoci new --image layout:py
+    umoci unpack --image layout:py bundle
+    for tree in base python; do
+        tar -C bundle/rootfs --xattrs --numeric-owner -xf $tree.tar
+        umoci repack --refresh-bundle --image layout:py bundle
+    done
+
+    cd bundle/rootfs
+    rm -rf usr/share/doc usr/share/locale
+    rm etc/motd; mkdir etc/motd; echo inside >etc/motd/file
+    rm -rf home; ln -s /var home
+    rm -rf mnt; mkdir mnt; echo opaque >mnt/new
+    mkdir -p app/empty app/sticky app/private
+    chmod 1777 app/sticky; chmod 700 app/private; chown 1000:1000 app/private
+    echo 'print(6*7)' >app/answer.py
+    ln app/answer.py app/hardlink.py; ln -s answer.py app/symlink.py; ln -s /nowhere app/dangling
+    mkfifo app/fifo; mknod app/null c 1 3; mknod app/disk b 7 99
+    cp bin/true app/setuid; chmod 4755 app/setuid; cp bin/true app/capable; setcap cap_net_raw+ep app/capable
+    echo attributes >app/xattr; setfattr -n user.key -v value app/xattr
+    name=$(printf '%0120d' 0); echo long >app/$name; echo utf8 >'app/héllo wörld'
+    head -c 100000 /dev/urandom >app/random; truncate -s 5M app/sparse; : >app/zero
+    chown 12345:54321 app/zero; touch -d '2001-02-03 04:05:06.789' app/zero; chmod 000 app/zero
+    touch -d '1999-12-31 23:59:59' app/empty app/sticky
+    cd ../..
+    umoci repack --image layout:py bundle
+    umoci config --image layout:py --config.cmd python3 --config.env LANG=C.UTF-8 \
+        --config.env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    umoci gc --layout layout
+"#;
+
 /// The variable that every base image sets.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -82,13 +128,33 @@ pub fn architecture() -> &'static str {
 impl Image {
     /// Returns the image of these layers, bottom first, and this `config` object of its config.
     pub fn new(layers: &[&str], config: &Value) -> Image {
-        let key = sha256(json!([layers, config, include_str!("image.rs")]).to_string().as_bytes());
-        let dir = crate::target_dir().join("../tmp/images").join(key);
+        let key = json!([layers, config, include_str!("image.rs")]).to_string();
+        Image::cached(&key, |dir| make(dir, layers, config))
+    }
+
+    /// Returns the image that a script leaves in the layout `layout`, where the script starts.
+    pub fn made_by(script: &str) -> Image {
+        Image::cached(script, |dir| {
+            let scratch = tempfile::tempdir().unwrap();
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-euc", script]).current_dir(scratch.path());
+            let out = shell.stdin(Stdio::null()).output().unwrap();
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(out.status.success(), "{script}\n{said}");
+            let cp =
+                Command::new("cp").arg("-a").arg(scratch.path().join("layout")).arg(dir).status();
+            assert!(cp.unwrap().success());
+        })
+    }
+
+    /// Returns the image that was once made of what is in `key`, or makes it.
+    fn cached(key: &str, make: impl FnOnce(&Path)) -> Image {
+        let dir = crate::target_dir().join("../tmp/images").join(sha256(key.as_bytes()));
         if !dir.exists() {
             let parent = dir.parent().unwrap();
             fs::create_dir_all(parent).unwrap();
             let new = tempfile::tempdir_in(parent).unwrap();
-            make(&new.path().join("layout"), layers, config);
+            make(&new.path().join("layout"));
             // Another run may have been faster: its image is the same.
             let _ = fs::rename(new.path().join("layout"), &dir);
         }

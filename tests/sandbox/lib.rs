@@ -160,11 +160,13 @@ impl Sandbox {
     }
 
     /// Runs a script with nothing on its standard input.
+    #[must_use = "say what the script should have done: prints, fails, exits, outputs"]
     pub fn sh(&self, script: &str) -> Run {
         run::run(self.command(script), script, None, self.limit, &self.marker())
     }
 
     /// Runs a script with `input` coming through a pipe on its standard input.
+    #[must_use = "say what the script should have done: prints, fails, exits, outputs"]
     pub fn feed(&self, input: impl AsRef<[u8]>, script: &str) -> Run {
         let input = input.as_ref().to_vec();
         run::run(self.command(script), script, Some(input), self.limit, &self.marker())

@@ -14,7 +14,6 @@ use nix::unistd::Pid;
 use crate::leftovers;
 
 /// What a script wrote, and its exit status as a shell would report it.
-#[must_use = "say what the script should have done: prints, fails, exits, outputs"]
 pub struct Run {
     script: String,
     pub stdout: Vec<u8>,
