@@ -14,6 +14,7 @@ pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod layer;
 pub mod layout;
 pub mod platform;
 pub mod reference;
