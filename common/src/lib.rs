@@ -18,6 +18,7 @@ pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod layer;
 pub mod layout;
 pub mod overlay;
 pub mod passwd;
