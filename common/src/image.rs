@@ -99,6 +99,11 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration> {
     serde_json::from_slice(bytes).context("not an image config")
 }
 
+/// Returns the descriptor of a blob.
+pub fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> Descriptor {
+    Descriptor::new(media_type, size, oci_spec::image::Digest::from(digest))
+}
+
 /// Returns the digest that `desc` holds, checked.
 pub fn digest(desc: &Descriptor) -> Result<Digest> {
     desc.digest().try_into()
@@ -132,10 +137,36 @@ pub fn platform(desc: &Descriptor) -> Option<Platform> {
     ))
 }
 
+/// Returns the platforms that `index` has images for.
+pub fn platforms(index: &ImageIndex) -> Vec<Platform> {
+    let images = index.manifests().iter().filter(|desc| Kind::of(&media_type(desc)).is_some());
+    // BuildKit's attestations claim to be for unknown/unknown.
+    images.filter_map(platform).filter(|platform| platform.os != "unknown").collect()
+}
+
+/// Returns the media type of a manifest or index of which only the digest is known.
+pub fn media_type_of(bytes: &[u8]) -> Result<String> {
+    /// What a document says of itself.
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head<'a> {
+        media_type: Option<String>,
+        #[serde(borrow)]
+        manifests: Option<&'a serde_json::value::RawValue>,
+    }
+    let head: Head = serde_json::from_slice(bytes).context("not a manifest")?;
+    let media_type = match (head.media_type, head.manifests) {
+        (Some(media_type), _) => media_type,
+        (None, Some(_)) => MediaType::ImageIndex.to_string(),
+        (None, None) => MediaType::ImageManifest.to_string(),
+    };
+    parse(bytes, &media_type)?;
+    Ok(media_type)
+}
+
 /// Returns the manifest of `index` that runs best on `wanted`. Attestations and other non-images do not count.
 pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descriptor> {
-    let offered =
-        index.manifests().iter().filter(|desc| Kind::of(media_type(desc).as_str()).is_some());
+    let offered = index.manifests().iter().filter(|desc| Kind::of(&media_type(desc)).is_some());
     let ranked = offered.filter_map(|desc| match platform(desc) {
         Some(platform) => wanted.rank(&platform).map(|rank| (rank, desc)),
         // An entry without a platform is only a match when nothing else is.

@@ -6,16 +6,26 @@
 //! runtime                    runs one OCI runtime spec
 //! store  snapshot            where things are on this host · unpacked layers and their overlay
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
-//! image digest reference platform    plain values: parse, print, compare; no I/O
+//! image digest reference platform template    plain values: parse, print, compare; no I/O
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
+pub mod archive;
 pub mod bundle;
+pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod layout;
+pub mod overlay;
 pub mod passwd;
 pub mod platform;
 pub mod reference;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod runtime;
+pub mod store;
 pub mod sys;
+pub mod template;
+pub mod tree;
+pub mod userns;

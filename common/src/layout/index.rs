@@ -1,0 +1,200 @@
+//! `index.json`: which manifests a layout keeps, and under which names.
+//!
+//! The entries are kept as they were written, so that rewriting somebody's
+//! index keeps the fields that nobody here knows. Only what is asked for is
+//! parsed: a store may have ten thousand names.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use oci_spec::image::Descriptor;
+use serde_json::value::RawValue;
+
+use crate::digest::Digest;
+use crate::image::{REF_NAME, media_type};
+use crate::reference::Reference;
+
+/// The images that a layout keeps.
+pub struct Index {
+    /// All fields but `manifests`.
+    fields: BTreeMap<String, Box<RawValue>>,
+    images: Vec<Image>,
+}
+
+/// One entry of an index: a manifest, or an index of several, that a layout keeps.
+#[derive(Clone)]
+pub struct Image {
+    raw: Box<RawValue>,
+    digest: String,
+    name: Option<String>,
+}
+
+impl Index {
+    /// Reads an index.json.
+    pub fn parse(bytes: &[u8]) -> Result<Index> {
+        let mut fields: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_slice(bytes).context("not an index")?;
+        match fields.get("schemaVersion").map(|version| version.get()) {
+            Some("2") => {}
+            _ => bail!("not an index: schemaVersion is not 2"),
+        }
+        let manifests = fields.remove("manifests").context("not an index: it has no manifests")?;
+        // umoci and containers/image write null for an empty list.
+        let entries: Option<Vec<Box<RawValue>>> =
+            serde_json::from_str(manifests.get()).context("not an index")?;
+        let images =
+            entries.unwrap_or_default().into_iter().map(Image::parse).collect::<Result<_>>()?;
+        Ok(Index { fields, images })
+    }
+
+    /// Returns an index without images.
+    pub fn empty() -> Index {
+        let text = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+        // The text above is an index.
+        Index::parse(text).unwrap()
+    }
+
+    /// Returns the bytes of the index.json.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let manifests: Vec<&RawValue> = self.images.iter().map(|image| &*image.raw).collect();
+        let manifests = serde_json::value::to_raw_value(&manifests)?;
+        let mut fields: BTreeMap<&str, &RawValue> = BTreeMap::new();
+        fields.extend(self.fields.iter().map(|(key, value)| (key.as_str(), &**value)));
+        fields.insert("manifests", &manifests);
+        Ok(serde_json::to_vec(&fields)?)
+    }
+
+    /// Returns the images, as they stand in the file.
+    pub fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    /// Returns the names that there are.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.images.iter().filter_map(Image::name)
+    }
+
+    /// Returns the descriptor that `name` names.
+    ///
+    /// `name` is compared as it stands first; then as Docker would read both,
+    /// since skopeo writes `app` where we write `docker.io/library/app:latest`.
+    pub fn find(&self, name: &str) -> Result<Option<Descriptor>> {
+        self.position(name).map(|at| self.images[at].descriptor()).transpose()
+    }
+
+    /// Returns the descriptor of the image with this digest.
+    pub fn find_digest(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        let text = digest.to_string();
+        let found = self.images.iter().find(|image| image.digest == text);
+        found.map(Image::descriptor).transpose()
+    }
+
+    /// Makes `name` mean `target`, and nothing else. Returns whether that changes anything.
+    ///
+    /// The image that had the name keeps an entry without one, so that it can
+    /// still be listed, used by digest, and pruned.
+    pub fn name(&mut self, name: &str, target: &Descriptor) -> Result<bool> {
+        if let Some(at) = self.position(name) {
+            let old = &mut self.images[at];
+            if old.digest == target.digest().to_string() && old.name.as_deref() == Some(name) {
+                return Ok(false);
+            }
+            old.unname()?;
+            let digest = old.digest.clone();
+            if self.images.iter().filter(|image| image.digest == digest).count() > 1 {
+                self.images.remove(at);
+            }
+        }
+        // The entry without a name has done its duty.
+        let digest = target.digest().to_string();
+        self.images.retain(|image| image.digest != digest || image.name.is_some());
+        let mut desc = target.clone();
+        let mut annotations = desc.annotations().clone().unwrap_or_default();
+        annotations.insert(REF_NAME.into(), name.into());
+        desc.set_annotations(Some(annotations));
+        self.images.push(Image::of(&desc)?);
+        Ok(true)
+    }
+
+    /// Keeps `target` without a name, if it has none already. Returns whether that changes anything.
+    pub fn keep(&mut self, target: &Descriptor) -> Result<bool> {
+        let digest = target.digest().to_string();
+        if self.images.iter().any(|image| image.digest == digest) {
+            return Ok(false);
+        }
+        self.images.push(Image::of(target)?);
+        Ok(true)
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        let literal = self.images.iter().position(|image| image.name() == Some(name));
+        literal.or_else(|| {
+            let full = name.parse::<Reference>().ok()?.full();
+            let same = |image: &Image| {
+                let other = image.name()?.parse::<Reference>().ok()?;
+                Some(other.full() == full)
+            };
+            self.images.iter().position(|image| same(image).unwrap_or(false))
+        })
+    }
+}
+
+impl Image {
+    fn parse(raw: Box<RawValue>) -> Result<Image> {
+        /// The two fields that are searched.
+        #[derive(serde::Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            digest: Cow<'a, str>,
+            annotations: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+        }
+        let head: Head =
+            serde_json::from_str(raw.get()).context("not an index: an entry is no descriptor")?;
+        let name = head.annotations.and_then(|mut annotations| annotations.remove(REF_NAME));
+        let (digest, name) = (head.digest.into_owned(), name.map(Cow::into_owned));
+        Ok(Image { digest, name: name.filter(|name| !name.is_empty()), raw })
+    }
+
+    fn of(desc: &Descriptor) -> Result<Image> {
+        Image::parse(serde_json::value::to_raw_value(desc)?)
+    }
+
+    /// Returns the name, as it is written.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Returns the digest, as it is written: not checked yet.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Returns the whole descriptor, checked.
+    pub fn descriptor(&self) -> Result<Descriptor> {
+        let desc: Descriptor = serde_json::from_str(self.raw.get()).context("not a descriptor")?;
+        crate::image::digest(&desc)?;
+        Ok(desc)
+    }
+
+    /// Returns the media type.
+    pub fn media_type(&self) -> Result<String> {
+        Ok(media_type(&self.descriptor()?))
+    }
+
+    /// Takes the name away, and leaves all else as it was.
+    fn unname(&mut self) -> Result<()> {
+        let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(self.raw.get())?;
+        if let Some(annotations) = fields.remove("annotations") {
+            let mut annotations: BTreeMap<String, Box<RawValue>> =
+                serde_json::from_str(annotations.get())?;
+            annotations.remove(REF_NAME);
+            if !annotations.is_empty() {
+                fields.insert("annotations".into(), serde_json::value::to_raw_value(&annotations)?);
+            }
+        }
+        self.raw = serde_json::value::to_raw_value(&fields)?;
+        self.name = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,306 @@
+//! The OCI image layout: a directory of blobs, and an index that names some.
+//!
+//! ```text
+//! oci-layout           marks the directory as a layout; never replaced, so it can be locked
+//! index.json           descriptors of the manifests that are kept, most with a name
+//! blobs/sha256/<hex>   manifests, configs and layers, named by digest
+//! .partial/            blobs on their way in
+//! ```
+//!
+//! Blobs never change and the index is replaced by rename, so a reader needs
+//! no lock. Two locks order the writers. Whoever is going to add a reference
+//! holds a shared lock on `oci-layout` from its first blob to its name, so that
+//! nobody prunes a blob before it is named; whoever changes `index.json` holds
+//! an exclusive lock on the directory, or two of them, each reading the old
+//! index, would lose a name. Image-spec, image-layout.md.
+
+mod index;
+mod write;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+
+use crate::digest::{Digest, Hashed};
+use crate::error::{At, Hint};
+use crate::image::{self, DOCUMENT_LIMIT, Document};
+use crate::platform::Platform;
+use crate::reference::Reference;
+
+pub use index::{Image, Index};
+pub use write::{BlobWriter, NewBlob, SealedBlob, Writing, chosen_from};
+
+/// The annotation on a manifest's descriptor that says which index it was chosen from.
+///
+/// The index is a blob of the layout, so that a later pull by its digest finds
+/// it; it has no name, as its other manifests are not here.
+pub const CHOSEN_FROM: &str = "tare.index.digest";
+
+/// How deep indexes may nest.
+const INDEX_DEPTH: usize = 8;
+
+/// The largest index.json that is read, in bytes: some 200,000 names.
+const INDEX_LIMIT: u64 = 64 << 20;
+
+/// An image layout on disk.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+/// An image of one platform: its documents, read and checked.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The manifest's descriptor.
+    pub desc: Descriptor,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The config.
+    pub config: ImageConfiguration,
+    /// The index that the manifest was chosen from, if it was.
+    pub index: Option<Digest>,
+}
+
+/// A blob that a layout does not have: it can be pulled.
+#[derive(Debug, Clone, Copy)]
+pub struct Missing(pub Digest);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "blob {}: not in the layout", self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+impl Layout {
+    /// Opens the layout in `dir`. Nothing is written, nor locked.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Layout> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Marker {
+            image_layout_version: String,
+        }
+        let layout = Layout { dir: dir.into() };
+        let path = layout.dir.join("oci-layout");
+        let bytes = read_file(&path, 4096).at(&path).context("not an image layout")?;
+        let marker: Marker =
+            serde_json::from_slice(&bytes).at(&path).context("not an image layout")?;
+        ensure!(
+            marker.image_layout_version == "1.0.0",
+            "{}: an image layout of version {:?}, which is not supported",
+            layout.dir.display(),
+            marker.image_layout_version
+        );
+        Ok(layout)
+    }
+
+    /// Opens the layout in `dir`, and makes it if there is nothing yet.
+    pub fn create(dir: impl Into<PathBuf>) -> Result<Layout> {
+        let dir = dir.into();
+        match dir.join("oci-layout").symlink_metadata() {
+            Ok(_) => Layout::open(dir),
+            Err(_) => write::create(dir),
+        }
+    }
+
+    /// Returns the directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the images in index.json.
+    pub fn index(&self) -> Result<Index> {
+        let path = self.dir.join("index.json");
+        let bytes = read_file(&path, INDEX_LIMIT).at(&path)?;
+        Index::parse(&bytes).at(&path)
+    }
+
+    /// Returns the descriptor that `name` names, or that its digest leads to.
+    pub fn find(&self, name: &Reference) -> Result<Descriptor> {
+        if let Some(digest) = name.digest() {
+            return self.find_digest(digest).with_context(|| name.to_string());
+        }
+        let index = self.index()?;
+        index
+            .find(&name.full())?
+            .ok_or_else(|| anyhow!("{name}: no such image"))
+            .hint(|| no_such_image(&index, name))
+    }
+
+    /// Returns a descriptor of the manifest or index with this digest, whether it has a name or not.
+    pub fn find_digest(&self, digest: &Digest) -> Result<Descriptor> {
+        if let Some(desc) = self.index()?.find_digest(digest)? {
+            return Ok(desc);
+        }
+        // A member of an index, or the index that a pulled manifest was chosen from.
+        let bytes = self.read_document(digest).with_context(|| digest.to_string())?;
+        let media_type = image::media_type_of(&bytes).with_context(|| digest.to_string())?;
+        Ok(image::descriptor(media_type.as_str().into(), digest, bytes.len() as u64))
+    }
+
+    /// Returns whether the blob is here, whole: a blob gets its name only when it is.
+    pub fn has(&self, digest: &Digest, size: u64) -> bool {
+        self.open_digest(digest).is_ok_and(|(_, found)| found == size)
+    }
+
+    /// Returns how many bytes the blob has, if it is here.
+    pub fn size(&self, digest: &Digest) -> Option<u64> {
+        self.open_digest(digest).ok().map(|(_, size)| size)
+    }
+
+    /// Opens a blob whose size is the descriptor's. Its bytes are not verified.
+    ///
+    /// # Errors
+    /// [`Missing`] if it is not here.
+    pub fn open_blob(&self, desc: &Descriptor) -> Result<File> {
+        let digest = image::digest(desc)?;
+        let (file, size) = self.open_digest(&digest)?;
+        ensure!(
+            size == desc.size(),
+            "blob {digest}: corrupt: it has {size} bytes, its descriptor says {}",
+            desc.size()
+        );
+        Ok(file)
+    }
+
+    /// Reads a manifest, index or config, verified.
+    pub fn read(&self, desc: &Descriptor) -> Result<Vec<u8>> {
+        let digest = image::digest(desc)?;
+        ensure!(
+            desc.size() <= DOCUMENT_LIMIT,
+            "blob {digest}: a document of more than {DOCUMENT_LIMIT} bytes"
+        );
+        let bytes = self.read_document(&digest)?;
+        let size = bytes.len() as u64;
+        ensure!(
+            size == desc.size(),
+            "blob {digest}: corrupt: it has {size} bytes, its descriptor says {}",
+            desc.size()
+        );
+        Ok(bytes)
+    }
+
+    /// Returns the image of `desc` that runs best on `platform`, through any nested indexes.
+    ///
+    /// An image that is for another platform, not chosen from an index, is returned as it is:
+    /// what cannot run says so when it is run.
+    pub fn resolve(&self, desc: &Descriptor, platform: &Platform) -> Result<Resolved> {
+        let mut desc = desc.clone();
+        let mut chosen_from = None;
+        for _ in 0..INDEX_DEPTH {
+            let bytes = self.read(&desc)?;
+            let subject = || format!("blob {}", desc.digest());
+            match image::parse(&bytes, &image::media_type(&desc)).with_context(subject)? {
+                Document::Manifest(manifest) => {
+                    let config = self.read(manifest.config())?;
+                    let subject = || format!("blob {}", manifest.config().digest());
+                    let config = image::parse_config(&config).with_context(subject)?;
+                    return Ok(Resolved { desc, manifest: *manifest, config, index: chosen_from });
+                }
+                Document::Index(index) => {
+                    chosen_from.get_or_insert(image::digest(&desc)?);
+                    desc = match image::select(&index, platform) {
+                        Some(chosen) => chosen.clone(),
+                        None => return Err(wrong_platform(&image::platforms(&index), platform)),
+                    };
+                }
+            }
+        }
+        bail!("indexes nest deeper than {INDEX_DEPTH}")
+    }
+
+    /// Takes the lock that keeps blobs from being pruned until they are named.
+    pub fn writing(&self) -> Result<Writing<'_>> {
+        Writing::new(self)
+    }
+
+    /// Reads a document by digest alone, verified.
+    fn read_document(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let (file, size) = self.open_digest(digest)?;
+        ensure!(
+            size <= DOCUMENT_LIMIT,
+            "blob {digest}: a document of more than {DOCUMENT_LIMIT} bytes"
+        );
+        let mut bytes = Vec::with_capacity(size as usize);
+        let mut through = Hashed::new(file.take(DOCUMENT_LIMIT), digest.hasher());
+        through.read_to_end(&mut bytes).with_context(|| format!("blob {digest}"))?;
+        let (_, found, _) = through.finish();
+        ensure!(found == *digest, "blob {digest}: corrupt: it hashes to {found}");
+        Ok(bytes)
+    }
+
+    /// Opens a blob and returns its size, too.
+    ///
+    /// It may be a symlink that stays inside the layout; anything but a regular
+    /// file is refused, and a fifo is not waited for.
+    fn open_digest(&self, digest: &Digest) -> Result<(File, u64)> {
+        let dir = self.open_dir()?;
+        let path = blob_path(digest);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let file = match openat2(&dir, &path, flags, Mode::empty(), resolve) {
+            Ok(fd) => File::from(fd),
+            Err(rustix::io::Errno::NOENT) => return Err(Error::new(Missing(*digest))),
+            Err(rustix::io::Errno::XDEV) => {
+                bail!("blob {digest}: a symlink that leaves the layout")
+            }
+            Err(err) => return Err(err).at(self.dir.join(path)),
+        };
+        let metadata = file.metadata().at(self.dir.join(&path))?;
+        ensure!(metadata.is_file(), "blob {digest}: not a regular file");
+        Ok((file, metadata.len()))
+    }
+
+    fn open_dir(&self) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, &self.dir, flags, Mode::empty()).at(&self.dir)
+    }
+}
+
+/// Returns the error for an index that has no image for `wanted`, listing those there are.
+pub fn wrong_platform(offered: &[Platform], wanted: &Platform) -> Error {
+    let offered: Vec<String> = offered.iter().map(Platform::to_string).collect();
+    let error = anyhow!("no image for {wanted}");
+    let hint = match offered.is_empty() {
+        true => "the index names no image for any platform".into(),
+        false => format!("--platform takes {}", offered.join(", ")),
+    };
+    Err::<(), _>(error).hint(|| hint).unwrap_err()
+}
+
+/// Returns where a blob is, from the layout's directory.
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// Reads a regular file of at most `limit` bytes.
+fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "not a regular file");
+    ensure!(metadata.len() <= limit, "larger than {limit} bytes");
+    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Says what to do about a name that is not here: the nearest ones that are, or a pull.
+fn no_such_image(index: &Index, name: &Reference) -> String {
+    let near = index.names().find(|other| {
+        other.parse::<Reference>().is_ok_and(|other| other.repository() == name.repository())
+    });
+    match near.and_then(|near| near.parse::<Reference>().ok()) {
+        Some(near) => format!("{near} is here; img-pull {name}, or img-ls for what is here"),
+        None => format!("img-pull {name}, or img-ls for what is here"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,443 @@
+//! Writing to a layout: blobs first, then the name.
+//!
+//! A blob lies in `.partial/` until all of it is there, hashed and on the disk;
+//! then it is renamed to its digest. One whose digest is known beforehand
+//! (`sha256-<hex>`) stays there when its writer dies, for the next one to go
+//! on with; one whose digest is not (`new-<random>`) is removed by the next
+//! writer. A lock on the file tells a writer's from a dead one's.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::image::Descriptor;
+
+use super::{CHOSEN_FROM, Index, Layout, blob_path};
+use crate::digest::{Digest, Hasher};
+use crate::error::At;
+use crate::image;
+use crate::reference::Reference;
+
+/// Where blobs lie until they are whole.
+const PARTIAL: &str = ".partial";
+
+/// Makes an empty layout in `dir`, or finds that somebody else just did.
+pub(super) fn create(dir: PathBuf) -> Result<Layout> {
+    fs::create_dir_all(dir.join("blobs/sha256")).at(&dir)?;
+    let layout = Layout { dir };
+    let lock = lock_dir(&layout.dir)?;
+    if !layout.dir.join("index.json").exists() {
+        replace(&layout.dir, "index.json", &Index::empty().to_json()?)?;
+    }
+    // The marker comes last: a directory that has it is whole.
+    if !layout.dir.join("oci-layout").exists() {
+        replace(&layout.dir, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    }
+    lock.sync_all().at(&layout.dir)?;
+    drop(lock);
+    Layout::open(layout.dir)
+}
+
+/// The right to add blobs, and names for them: while it is held, nothing is pruned.
+pub struct Writing<'a> {
+    layout: &'a Layout,
+    /// Locked, shared, until it is dropped.
+    _lock: File,
+}
+
+impl<'a> Writing<'a> {
+    pub(super) fn new(layout: &'a Layout) -> Result<Writing<'a>> {
+        let path = layout.dir.join("oci-layout");
+        let lock = File::open(&path).at(&path)?;
+        lock.lock_shared().at(&path)?;
+        collect(&layout.dir.join(PARTIAL))?;
+        Ok(Writing { layout, _lock: lock })
+    }
+
+    /// Returns the layout that is written to.
+    pub fn layout(&self) -> &'a Layout {
+        self.layout
+    }
+
+    /// Adds a blob that is in memory: a manifest, an index or a config.
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        self.put_as(&digest, bytes)?;
+        Ok(digest)
+    }
+
+    /// Adds a blob that is in memory and has this digest.
+    pub fn put_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let Some(mut blob) = self.blob(digest, bytes.len() as u64)? else { return Ok(()) };
+        blob.restart()?;
+        if let Err(err) = blob.write_all(bytes) {
+            blob.discard();
+            return Err(err).with_context(|| format!("blob {digest}"));
+        }
+        blob.finish()
+    }
+
+    /// Begins, or goes on with, a blob; returns nothing if it is here already.
+    ///
+    /// Of several writers of one blob the first writes; the others wait for
+    /// it, and go on where it died if it does.
+    pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobWriter<'a>>> {
+        let path = self.partial(&format!("{}-{}", digest.algorithm(), digest.hex()))?;
+        loop {
+            if self.layout.has(digest, size) {
+                // What an earlier writer left when another finished first.
+                let _ = fs::remove_file(&path);
+                return Ok(None);
+            }
+            let file = match open_partial(&path) {
+                // Somebody finished a blob and removed the directory, empty then.
+                Err(err) if err.kind() == ErrorKind::NotFound => {
+                    make_dir(&self.layout.dir.join(PARTIAL))?;
+                    continue;
+                }
+                file => file.at(&path)?,
+            };
+            file.lock().at(&path)?;
+            // While we waited, the file may have become the blob.
+            if still(&file, &path)? && !self.layout.has(digest, size) {
+                return BlobWriter::new(self.layout, file, path, *digest, size).map(Some);
+            }
+        }
+    }
+
+    /// Begins a blob whose digest will be known at its end.
+    pub fn new_blob(&self) -> Result<NewBlob<'a>> {
+        let dir = self.layout.dir.join(PARTIAL);
+        loop {
+            make_dir(&dir)?;
+            let file = match tempfile::Builder::new()
+                .prefix("new-")
+                .permissions(blob_mode())
+                .tempfile_in(&dir)
+            {
+                Err(err) if err.kind() == ErrorKind::NotFound => continue,
+                file => file.at(&dir)?,
+            };
+            file.as_file().lock().at(file.path())?;
+            // Between its creation and its lock it may have looked like a dead writer's.
+            if still(file.as_file(), file.path())? {
+                return Ok(NewBlob {
+                    layout: self.layout,
+                    file,
+                    hasher: Hasher::sha256(),
+                    size: 0,
+                });
+            }
+        }
+    }
+
+    /// Makes `name` mean `target`, and nothing else; the image that had the name keeps an entry without one.
+    ///
+    /// With `only_if`, the name must mean that digest until now.
+    pub fn tag(
+        &self,
+        name: &Reference,
+        target: &Descriptor,
+        only_if: Option<&Digest>,
+    ) -> Result<()> {
+        let full = name.full();
+        self.update(target, |index| {
+            if let Some(expected) = only_if {
+                let found = index.find(&full)?.map(|desc| image::digest(&desc)).transpose()?;
+                match found {
+                    Some(found) if found == *expected => {}
+                    Some(found) => bail!("{name}: is {found}, not {expected}"),
+                    None => bail!("{name}: no such image"),
+                }
+            }
+            index.name(&full, target)
+        })
+    }
+
+    /// Keeps `target` without a name.
+    pub fn keep(&self, target: &Descriptor) -> Result<()> {
+        self.update(target, |index| index.keep(target))
+    }
+
+    /// Changes the index, as one step that a crash or another writer cannot split.
+    fn update(
+        &self,
+        target: &Descriptor,
+        change: impl FnOnce(&mut Index) -> Result<bool>,
+    ) -> Result<()> {
+        let dir = &self.layout.dir;
+        let lock = lock_dir(dir)?;
+        // Seen under the lock, since a prune by someone who knows no locks may have been here.
+        self.layout.read(target)?;
+        let mut index = self.layout.index()?;
+        if change(&mut index)? {
+            replace(dir, "index.json", &index.to_json()?)?;
+            lock.sync_all().at(dir)?;
+        }
+        Ok(())
+    }
+
+    fn partial(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.layout.dir.join(PARTIAL);
+        make_dir(&dir)?;
+        Ok(dir.join(name))
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(self.layout.dir.join(PARTIAL)); // if it is empty now
+    }
+}
+
+/// Returns `target` with a note of the index that it was chosen from.
+pub fn chosen_from(mut target: Descriptor, index: &Digest) -> Descriptor {
+    let mut annotations = target.annotations().clone().unwrap_or_default();
+    annotations.insert(CHOSEN_FROM.into(), index.to_string());
+    target.set_annotations(Some(annotations));
+    target
+}
+
+/// A blob on its way in, whose digest is known.
+pub struct BlobWriter<'a> {
+    layout: &'a Layout,
+    file: File,
+    path: PathBuf,
+    digest: Digest,
+    size: u64,
+    hasher: Hasher,
+    offset: u64,
+}
+
+impl<'a> BlobWriter<'a> {
+    /// Takes up what an earlier writer left in `file`, hashing it again.
+    fn new(
+        layout: &'a Layout,
+        mut file: File,
+        path: PathBuf,
+        digest: Digest,
+        size: u64,
+    ) -> Result<BlobWriter<'a>> {
+        let mut hasher = digest.hasher();
+        let mut offset = 0;
+        if file.metadata().at(&path)?.len() <= size {
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match file.read(&mut buffer).at(&path)? {
+                    0 => break,
+                    n => {
+                        hasher.update(&buffer[..n]);
+                        offset += n as u64;
+                    }
+                }
+            }
+        }
+        let mut blob = BlobWriter { layout, file, path, digest, size, hasher, offset };
+        if offset == 0 {
+            blob.restart()?; // longer than the blob: nothing of it is trusted
+        }
+        Ok(blob)
+    }
+
+    /// Returns how many bytes are here already.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Returns how many bytes the blob will have.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Forgets what is here already.
+    pub fn restart(&mut self) -> Result<()> {
+        self.file.set_len(0).at(&self.path)?;
+        self.file.seek(SeekFrom::Start(0)).at(&self.path)?;
+        self.hasher = self.digest.hasher();
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// Leaves nothing for a later writer, where there is no way to go on.
+    pub fn discard(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// Gives the blob its name, if its size and digest are right; else it is removed.
+    pub fn finish(self) -> Result<()> {
+        let digest = self.digest;
+        let found = self.hasher.finish();
+        if self.offset != self.size || found != digest {
+            fs::remove_file(&self.path).at(&self.path)?;
+            ensure!(
+                self.offset == self.size,
+                "blob {digest}: has {} bytes, not {}",
+                self.offset,
+                self.size
+            );
+            bail!("blob {digest}: corrupt: it hashes to {found}");
+        }
+        publish(self.layout, &self.file, &self.path, &digest)
+    }
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.offset + bytes.len() as u64 > self.size {
+            return Err(io::Error::other(format!("longer than its {} bytes", self.size)));
+        }
+        let n = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.offset += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A blob on its way in, whose digest will be known at its end. Dropped before, it leaves nothing.
+pub struct NewBlob<'a> {
+    layout: &'a Layout,
+    file: tempfile::NamedTempFile,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl<'a> NewBlob<'a> {
+    /// Gives the blob its name; returns its digest and size.
+    pub fn finish(self) -> Result<(Digest, u64)> {
+        self.seal().publish()
+    }
+
+    /// Ends the blob, to be looked at before it gets its name.
+    pub fn seal(self) -> SealedBlob<'a> {
+        SealedBlob {
+            layout: self.layout,
+            file: self.file,
+            digest: self.hasher.finish(),
+            size: self.size,
+        }
+    }
+}
+
+/// A blob that is all there, and has no name yet. Dropped before it has, it leaves nothing.
+pub struct SealedBlob<'a> {
+    layout: &'a Layout,
+    file: tempfile::NamedTempFile,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many they are.
+    pub size: u64,
+}
+
+impl SealedBlob<'_> {
+    /// Opens the blob from its start.
+    pub fn open(&self) -> Result<File> {
+        self.file.reopen().at(self.file.path())
+    }
+
+    /// Gives the blob its name; returns its digest and size.
+    pub fn publish(self) -> Result<(Digest, u64)> {
+        if !self.layout.has(&self.digest, self.size) {
+            publish(self.layout, self.file.as_file(), self.file.path(), &self.digest)?;
+        }
+        Ok((self.digest, self.size))
+    }
+}
+
+impl Write for NewBlob<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.as_file_mut().write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Puts a whole and verified file under its digest, durably.
+fn publish(layout: &Layout, file: &File, path: &Path, digest: &Digest) -> Result<()> {
+    let target = layout.dir.join(blob_path(digest));
+    let dir = layout.dir.join("blobs").join(digest.algorithm());
+    file.sync_all().at(path)?;
+    if let Err(err) = fs::rename(path, &target) {
+        ensure!(err.kind() == ErrorKind::NotFound, "{}: {err}", target.display());
+        make_dir(&dir)?; // the first blob of its algorithm
+        fs::rename(path, &target).at(&target)?;
+    }
+    File::open(&dir).and_then(|dir| dir.sync_all()).at(&dir)
+}
+
+/// Takes the lock that orders changes of index.json.
+fn lock_dir(dir: &Path) -> Result<File> {
+    let lock = File::open(dir).at(dir)?;
+    lock.lock().at(dir)?;
+    Ok(lock)
+}
+
+/// Replaces the file `name` in `dir` by one with these bytes; the caller syncs the directory.
+fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    // A temporary file is private (0600) unless told otherwise; umask applies.
+    let mode = Permissions::from_mode(0o666);
+    let mut new =
+        tempfile::Builder::new().prefix(".index-").permissions(mode).tempfile_in(dir).at(dir)?;
+    new.write_all(bytes).at(&path)?;
+    new.as_file().sync_all().at(&path)?;
+    new.persist(&path).map_err(|err| err.error).at(&path)?;
+    Ok(())
+}
+
+/// Removes what writers left that died before they knew the digest.
+fn collect(dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(_) => return Ok(()), // nothing is on its way in
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b"new-")
+            && let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Opens, or makes, a partial blob. A link in its place is not followed.
+fn open_partial(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// Returns whether `path` is still `file`: not renamed or removed while we waited for the lock.
+fn still(file: &File, path: &Path) -> Result<bool> {
+    let here = file.metadata().at(path)?;
+    Ok(fs::symlink_metadata(path)
+        .is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino())))
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    match fs::create_dir(dir) {
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.at(dir),
+    }
+}
+
+fn blob_mode() -> Permissions {
+    Permissions::from_mode(0o644)
+}
