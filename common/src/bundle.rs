@@ -301,6 +301,7 @@ fn linux(options: &Options) -> Linux {
 
     let mut linux = Linux::default();
     linux
+        .set_sysctl((!options.host_network).then(|| sysctls(options)))
         .set_resources((!options.unprivileged).then(resources))
         .set_namespaces(Some(namespaces.collect()))
         .set_seccomp(seccomp::default_profile(&Capabilities::from(capability::DEFAULT)))
@@ -309,6 +310,17 @@ fn linux(options: &Options) -> Linux {
         .set_uid_mappings(options.mappings.as_ref().map(|mappings| mappings.uids.clone()))
         .set_gid_mappings(options.mappings.as_ref().map(|mappings| mappings.gids.clone()));
     linux
+}
+
+/// Returns what Docker sets in a network namespace: any user may have a low port, and send a ping.
+fn sysctls(options: &Options) -> HashMap<String, String> {
+    let mut sysctls = HashMap::new();
+    sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+    // All groups of the range must be mapped.
+    if options.mappings.is_none() {
+        sysctls.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+    }
+    sysctls
 }
 
 /// Returns the limits: no device but the usual ones, which every runtime adds, and a number of processes.
@@ -476,6 +488,10 @@ mod tests {
                     { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
                     { "type": "cgroup" }, { "type": "network" },
                 ],
+                "sysctl": {
+                    "net.ipv4.ip_unprivileged_port_start": "0",
+                    "net.ipv4.ping_group_range": "0 2147483647",
+                },
                 "maskedPaths": MASKED,
                 "readonlyPaths": READ_ONLY,
             },
