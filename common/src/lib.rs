@@ -6,7 +6,7 @@
 //! runtime                    runs one OCI runtime spec
 //! store  snapshot            where things are on this host · unpacked layers and their overlay
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
-//! image digest reference platform    plain values: parse, print, compare; no I/O
+//! image digest reference platform template    plain values: parse, print, compare; no I/O
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
@@ -15,13 +15,16 @@ pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod layer;
 pub mod layout;
 pub mod overlay;
 pub mod passwd;
 pub mod platform;
 pub mod reference;
 pub mod runtime;
+pub mod snapshot;
 pub mod store;
 pub mod sys;
+pub mod template;
 pub mod tree;
 pub mod userns;

@@ -4,6 +4,7 @@
 //! stdout, all else to stderr; an error is one line and perhaps a hint.
 
 mod dir;
+pub mod list;
 mod operand;
 
 use std::fmt::Display;
