@@ -12,6 +12,8 @@
 //! error  sys                          what an error is about and the way out · the only file with unsafe
 //! ```
 
+#[cfg(feature = "registry")]
+
 pub mod archive;
 pub mod bundle;
 pub mod cli;
@@ -24,9 +26,9 @@ pub mod overlay;
 pub mod passwd;
 pub mod platform;
 pub mod reference;
-#[cfg(feature = "registry")]
 pub mod registry;
 pub mod runtime;
+pub mod snapshot;
 pub mod store;
 pub mod sys;
 pub mod template;

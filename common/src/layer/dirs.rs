@@ -150,7 +150,8 @@ impl Dirs {
             Some(target) => target.clone(),
             None => match self.open(path) {
                 Ok(fd) => return self.keep(fd, path, None).map(Some),
-                Err(Errno::LOOP) => {
+                // For a link at the end of the path it is ENOTDIR, since a directory is wanted.
+                Err(Errno::LOOP | Errno::NOTDIR) => {
                     let target = self.follow(path)?;
                     if self.links.len() >= LINKS {
                         self.links.clear();
