@@ -6,4 +6,5 @@ mod house;
 mod img_ls;
 mod img_tag;
 mod man;
+mod peers;
 mod stdout;

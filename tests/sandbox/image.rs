@@ -43,10 +43,12 @@ pub fn python() -> &'static Image {
 
 const PYTHON: &str = r#"
     exec >&2
-    mmdebstrap --quiet --variant=minbase --include=python3-minimal,libcap2-bin \
-        --essential-hook='tar -C "$1" --one-file-system --xattrs -cf base.tar .' \
+    . /etc/os-release
+    mmdebstrap --quiet --variant=essential --include=python3-minimal,libcap2-bin \
+        --essential-hook="tar -C \$1 --exclude=./sys --exclude=./proc --exclude=./dev --exclude=./var/lib/apt \
+            --exclude=./var/cache/apt --xattrs -cf $PWD/base.tar ." \
         --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin' \
-        stable python.tar
+        "$VERSION_CODENAME" python.tar
     umoci init --layout layout
     umoci new --image layout:py
     umoci unpack --image layout:py bundle
