@@ -10,13 +10,22 @@
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
+pub mod archive;
+pub mod bundle;
 pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod image;
 pub mod layout;
+pub mod overlay;
+pub mod passwd;
 pub mod platform;
 pub mod reference;
+#[cfg(feature = "registry")]
+pub mod registry;
+pub mod runtime;
 pub mod store;
 pub mod sys;
 pub mod template;
+pub mod tree;
+pub mod userns;

@@ -1,0 +1,4 @@
+//! Runs one OCI runtime spec.
+
+pub mod capability;
+pub mod seccomp;
