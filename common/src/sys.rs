@@ -24,6 +24,7 @@ pub fn is_ignored(signal: nix::sys::signal::Signal) -> bool {
     // SAFETY: no new action is given, and the old one is written to memory that is ours.
     let asked = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action) };
     asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
 
 /// Forks; returns the child's process id, or nothing in the child.
 ///

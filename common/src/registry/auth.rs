@@ -71,11 +71,8 @@ impl Auth {
         state.way = Some(at.way(challenges)?);
         match state.header(at)? {
             Some(header) if Some(header.as_str()) != used => Ok(header),
-            Some(_) => {
-                Err(anyhow!("its credentials are refused")).hint(|| login(at.domain))
-            }
-            None => Err(anyhow!("authentication required"))
-                .hint(|| login(at.domain)),
+            Some(_) => Err(anyhow!("its credentials are refused")).hint(|| login(at.domain)),
+            None => Err(anyhow!("authentication required")).hint(|| login(at.domain)),
         }
     }
 }
@@ -97,7 +94,9 @@ impl State {
             }
         };
         match (way, credentials) {
-            (_, Some(Credentials::Registry(token))) => Ok(Some(format!("Bearer {}", checked(token)?))),
+            (_, Some(Credentials::Registry(token))) => {
+                Ok(Some(format!("Bearer {}", checked(token)?)))
+            }
             (Way::Basic, credentials) => Ok(credentials.and_then(|it| it.basic())),
             (Way::Bearer { realm, service }, credentials) => {
                 let token = at.token(&realm, service.as_deref(), credentials.as_ref())?;
@@ -149,12 +148,20 @@ impl At<'_> {
             false if challenges.is_empty() => {
                 bail!("it wants authentication but does not say how (401)")
             }
-            false => bail!("it wants authentication of a kind that is not supported: {:?}", challenges[0].scheme),
+            false => bail!(
+                "it wants authentication of a kind that is not supported: {:?}",
+                challenges[0].scheme
+            ),
         }
     }
 
     /// Asks the token service.
-    fn token(&self, realm: &Url, service: Option<&str>, who: Option<&Credentials>) -> Result<Token> {
+    fn token(
+        &self,
+        realm: &Url,
+        service: Option<&str>,
+        who: Option<&Credentials>,
+    ) -> Result<Token> {
         let scope = self.scope();
         let mut fields = form_urlencoded::Serializer::new(String::new());
         if let Some(service) = service {
@@ -172,7 +179,8 @@ impl At<'_> {
             }
             who => {
                 let mut url = realm.clone();
-                url.query_pairs_mut().extend_pairs(form_urlencoded::parse(fields.finish().as_bytes()));
+                url.query_pairs_mut()
+                    .extend_pairs(form_urlencoded::parse(fields.finish().as_bytes()));
                 let basic = who.and_then(Credentials::basic);
                 let authorization = basic.as_deref();
                 let request = Request { authorization, ..Request::default() };
@@ -181,14 +189,15 @@ impl At<'_> {
         };
         let place = http::place(realm);
         match response.status() {
-            200..=299 => read_token(&mut response).with_context(|| format!("the token service {place}")),
+            200..=299 => {
+                read_token(&mut response).with_context(|| format!("the token service {place}"))
+            }
             // Not a refusal of the registry: nobody shall take a token service's 404 for a missing image.
             401 | 403 if who.is_some() => {
                 Err(anyhow!("the token service {place} does not accept the credentials"))
                     .hint(|| login(self.domain))
             }
-            401 | 403 => Err(anyhow!("authentication required"))
-                .hint(|| login(self.domain)),
+            401 | 403 => Err(anyhow!("authentication required")).hint(|| login(self.domain)),
             status if super::retry::may_pass(status) => Err(refusal(&mut response).into()),
             status => bail!("the token service {place} answered {status}"),
         }
@@ -220,7 +229,8 @@ fn may_ask(registry: &Url, realm: &Url) -> Result<()> {
         _ if own_host => Ok(()),
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
-            let public = name.contains('.') && !name.ends_with(".localhost") && !name.ends_with(".local");
+            let public =
+                name.contains('.') && !name.ends_with(".localhost") && !name.ends_with(".local");
             if public { Ok(()) } else { refuse("which is no public name") }
         }
         Some(_) => refuse("which is an address, not a name"),
@@ -241,7 +251,8 @@ fn read_token(response: &mut Response) -> Result<Token> {
     let Ok(answer) = serde_json::from_slice::<Answer>(&body) else {
         bail!("its answer holds no token");
     };
-    let text = [answer.token, answer.access_token].into_iter().flatten().find(|text| !text.is_empty());
+    let text =
+        [answer.token, answer.access_token].into_iter().flatten().find(|text| !text.is_empty());
     let text = checked(text.context("its answer holds no token")?)?;
     let life = answer.expires_in.map(Duration::from_secs).unwrap_or(TOKEN_LIFE);
     // A clock in another house may be ahead, and the request takes its time.

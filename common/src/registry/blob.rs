@@ -10,9 +10,9 @@ use std::io::{self, Read};
 use anyhow::{Result, anyhow, bail, ensure};
 
 use crate::digest::Digest;
+use crate::error::find;
 use crate::registry::http::{Failure, Response};
 use crate::registry::{Refused, Registry, Tries, refusal};
-use crate::error::find;
 
 /// The most connections for one blob, even if each brings something.
 const CONNECTIONS: u32 = 1000;
@@ -147,7 +147,9 @@ impl<'a> Blob<'a> {
 
     /// Returns whether a 206 is the rest of the blob: `Content-Range: bytes 10-99/100`.
     fn continues(&self, response: &Response, from: u64) -> bool {
-        let Some(range) = response.header("content-range").and_then(parse_range) else { return false };
+        let Some(range) = response.header("content-range").and_then(parse_range) else {
+            return false;
+        };
         let expected = (from, self.size - 1);
         (range.0, range.1) == expected
             && range.2.is_none_or(|total| total == self.size)
@@ -185,7 +187,9 @@ mod tests {
     fn a_content_range_is_read_whole_or_not() {
         assert_eq!(parse_range("bytes 10-99/100"), Some((10, 99, Some(100))));
         assert_eq!(parse_range("bytes 10-99/*"), Some((10, 99, None)));
-        for bad in ["", "bytes", "bytes 10-99", "bytes */100", "10-99/100", "bytes a-9/10", "bytes 1-2/x"] {
+        for bad in
+            ["", "bytes", "bytes 10-99", "bytes */100", "10-99/100", "bytes a-9/10", "bytes 1-2/x"]
+        {
             assert_eq!(parse_range(bad), None, "{bad}");
         }
     }

@@ -86,7 +86,8 @@ pub struct Files {
 impl Files {
     /// Returns the files of this user: `authfile`, else `REGISTRY_AUTH_FILE`, else podman's and docker's.
     pub fn of_user(authfile: Option<PathBuf>) -> Files {
-        let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let var =
+            |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(path) = authfile {
             return Files { paths: vec![path], required: true };
         }

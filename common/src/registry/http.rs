@@ -321,9 +321,12 @@ impl Failure {
         let result = Err(Error::new(self));
         let place = place(url);
         match kind {
-            Kind::NotTls => result.hint(|| format!("--tls-verify=false if {place} is meant to speak plain HTTP")),
+            Kind::NotTls => result
+                .hint(|| format!("--tls-verify=false if {place} is meant to speak plain HTTP")),
             Kind::Certificate => result.hint(|| {
-                format!("put the certificate of its authority into /etc/docker/certs.d/{place}/ca.crt")
+                format!(
+                    "put the certificate of its authority into /etc/docker/certs.d/{place}/ca.crt"
+                )
             }),
             _ => result,
         }
@@ -364,12 +367,14 @@ impl Resolver {
             return Ok(resolver);
         }
         let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
-            TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
+            TokioResolver::builder_with_config(
+                ResolverConfig::default(),
+                TokioRuntimeProvider::default(),
+            )
         });
         builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        let resolver = builder
-            .build()
-            .map_err(|err| Unresolved { lasting: true, text: err.to_string() })?;
+        let resolver =
+            builder.build().map_err(|err| Unresolved { lasting: true, text: err.to_string() })?;
         Ok(self.0.get_or_init(|| resolver))
     }
 }
@@ -380,13 +385,16 @@ impl Resolve for Resolver {
         Box::pin(async move {
             let addresses: Vec<SocketAddr> = match name.as_str() {
                 "localhost" => {
-                    let hosts: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                    let hosts: [IpAddr; 2] =
+                        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
                     hosts.map(|host| SocketAddr::new(host, 0)).into()
                 }
                 name => match resolver.get()?.lookup_ip(name).await {
                     Ok(found) => found.iter().map(|host| SocketAddr::new(host, 0)).collect(),
                     Err(err) if err.is_no_records_found() => {
-                        return Err(Unresolved { lasting: true, text: "no such host".into() }.into());
+                        return Err(
+                            Unresolved { lasting: true, text: "no such host".into() }.into()
+                        );
                     }
                     Err(err) => {
                         let text = format!("cannot look up its address: {err}");

@@ -129,7 +129,12 @@ impl<'a> Registry<'a> {
         self.document(path, &digest.to_string(), Some(digest))
     }
 
-    fn document(&self, path: &str, name: &str, digest: Option<&Digest>) -> Result<(Descriptor, Vec<u8>)> {
+    fn document(
+        &self,
+        path: &str,
+        name: &str,
+        digest: Option<&Digest>,
+    ) -> Result<(Descriptor, Vec<u8>)> {
         let accept = format!(
             "{}, {}, {DOCKER_INDEX}, {DOCKER_MANIFEST}",
             MediaType::ImageIndex,
@@ -143,7 +148,10 @@ impl<'a> Registry<'a> {
             if let Some(coding) = response.header("content-encoding")
                 && !coding.eq_ignore_ascii_case("identity")
             {
-                bail!("the manifest came encoded as {:?}, which was not asked for", sanitised(coding, 40));
+                bail!(
+                    "the manifest came encoded as {:?}, which was not asked for",
+                    sanitised(coding, 40)
+                );
             }
             let media_type = response.header("content-type").unwrap_or_default().to_owned();
             let bytes = response.read_up_to(DOCUMENT_LIMIT)?;
@@ -166,13 +174,19 @@ impl<'a> Registry<'a> {
                 let mut hasher = digest.hasher();
                 hasher.update(&bytes);
                 let found = hasher.finish();
-                ensure!(found == *digest, "the registry sent other bytes for {digest}: they hash to {found}");
+                ensure!(
+                    found == *digest,
+                    "the registry sent other bytes for {digest}: they hash to {found}"
+                );
                 found
             }
             None => Digest::of(&bytes),
         };
         let media_type = media_type_of(&media_type, &bytes)?;
-        Ok((Descriptor::new(MediaType::from(media_type.as_str()), bytes.len() as u64, &found), bytes))
+        Ok((
+            Descriptor::new(MediaType::from(media_type.as_str()), bytes.len() as u64, &found),
+            bytes,
+        ))
     }
 
     /// Returns the blob of a descriptor, from `offset` on.
@@ -193,7 +207,10 @@ impl<'a> Registry<'a> {
             let (link, bytes) = Tries::new(self.options).until(|| {
                 let mut response = self.get(path, &url, "application/json", None)?;
                 ensure!(response.status() == 200, refusal(&mut response));
-                Ok((response.header("link").map(str::to_owned), response.read_up_to(DOCUMENT_LIMIT)?))
+                Ok((
+                    response.header("link").map(str::to_owned),
+                    response.read_up_to(DOCUMENT_LIMIT)?,
+                ))
             })?;
             ensure!(bytes.len() as u64 <= DOCUMENT_LIMIT, "the list of tags is too long");
             let Ok(page) = serde_json::from_slice::<Page>(&bytes) else {
@@ -208,7 +225,10 @@ impl<'a> Registry<'a> {
             match link.as_deref().and_then(next_page) {
                 Some(next) if tags.len() < enough => {
                     let next = url.join(next).context("the list of tags")?;
-                    ensure!(http::same_origin(&url, &next), "the list of tags continues on another host");
+                    ensure!(
+                        http::same_origin(&url, &next),
+                        "the list of tags continues on another host"
+                    );
                     url = next;
                 }
                 _ => return Ok(tags),
@@ -228,7 +248,8 @@ impl<'a> Registry<'a> {
             domain => domain,
         };
         let parse = |scheme| {
-            Url::parse(&format!("{scheme}://{host}/")).with_context(|| format!("{host:?}: no registry"))
+            Url::parse(&format!("{scheme}://{host}/"))
+                .with_context(|| format!("{host:?}: no registry"))
         };
         let (https, plain) = (parse("https")?, parse("http")?);
         let found = if http::is_loopback(&https) {
@@ -253,7 +274,8 @@ impl<'a> Registry<'a> {
     /// Sends a request, authenticates if it must, and returns the last response.
     fn get(&self, path: &str, url: &Url, accept: &str, from: Option<u64>) -> Result<Response> {
         let base = self.base()?;
-        let at = At { http: &self.http, options: self.options, domain: &self.domain, base: &base, path };
+        let at =
+            At { http: &self.http, options: self.options, domain: &self.domain, base: &base, path };
         let send = |authorization: Option<&str>| {
             let request = Request { accept, authorization, from, form: None };
             follow(&self.http, self.options.verify, url, request)
@@ -270,9 +292,13 @@ impl<'a> Registry<'a> {
                 http::place(&last)
             );
         }
-        let challenges: Vec<_> =
-            response.headers("www-authenticate").iter().flat_map(|it| challenge::parse(it)).collect();
-        let renewed = self.auth.renew(&at, used.as_deref(), &challenges).context(self.domain.clone())?;
+        let challenges: Vec<_> = response
+            .headers("www-authenticate")
+            .iter()
+            .flat_map(|it| challenge::parse(it))
+            .collect();
+        let renewed =
+            self.auth.renew(&at, used.as_deref(), &challenges).context(self.domain.clone())?;
         Ok(send(Some(&renewed))?.0)
     }
 }
@@ -309,8 +335,7 @@ fn hop(from: &Url, location: &str, verify: bool) -> Result<Url> {
         return refuse("which is no web address");
     }
     if from.scheme() == "https" && next.scheme() == "http" && verify {
-        return refuse("which is plain HTTP")
-            .hint(|| "--tls-verify=false if that is meant".into());
+        return refuse("which is plain HTTP").hint(|| "--tls-verify=false if that is meant".into());
     }
     // A registry elsewhere has no business with what only this machine or its link can reach.
     let local = http::is_loopback(&next)
@@ -425,7 +450,12 @@ fn refusal(response: &mut Response) -> Refused {
     let body = response.read_up_to(ERROR_LIMIT).unwrap_or_default();
     let body: Body = serde_json::from_slice(&body).unwrap_or_default();
     let Item { code, message } = body.errors.into_iter().next().unwrap_or_default();
-    Refused { status: response.status(), code: sanitised(&code, 40), message: sanitised(&message, 200), after }
+    Refused {
+        status: response.status(),
+        code: sanitised(&code, 40),
+        message: sanitised(&message, 200),
+        after,
+    }
 }
 
 /// A manifest that the registry does not have.

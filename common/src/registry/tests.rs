@@ -223,7 +223,9 @@ fn a_server_without_ranges_is_read_from_the_start() {
         |_, body| Reply::new(200, body),
         |_, _| Reply::new(416, ""),
         |_, body| Reply::new(206, body),
-        |_, body| Reply::new(206, body).header("content-range", format!("bytes 0-9/{}", body.len())),
+        |_, body| {
+            Reply::new(206, body).header("content-range", format!("bytes 0-9/{}", body.len()))
+        },
     ];
     let bytes = content();
     for answer in answers {
@@ -518,7 +520,11 @@ fn a_server_without_tls_is_named_as_such() {
     let http = Http::new(false, Duration::from_secs(2), Vec::new());
     let url: Url = format!("https://{}/v2/", server.domain).parse().unwrap();
     let err = http.send(&url, &Request::default()).map(|_| ()).unwrap_err();
-    assert!(line(&err).contains("it speaks no TLS") || line(&err).contains("eof"), "{}", line(&err));
+    assert!(
+        line(&err).contains("it speaks no TLS") || line(&err).contains("eof"),
+        "{}",
+        line(&err)
+    );
 }
 
 #[test]

@@ -76,8 +76,8 @@ impl HostFiles {
                 Some("crt") => self.authorities.extend(certificates(&path)?),
                 Some("cert") if self.client.is_none() => {
                     let key = path.with_extension("key");
-                    let bytes = read(&key)
-                        .with_context(|| format!("{} has no key", path.display()))?;
+                    let bytes =
+                        read(&key).with_context(|| format!("{} has no key", path.display()))?;
                     let key = PrivateKeyDer::from_pem_slice(&bytes)
                         .map_err(|err| anyhow!("not a private key: {err}"))
                         .at(&key)?;
