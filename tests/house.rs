@@ -57,6 +57,7 @@ const LICENCES: [&str; 12] = [
     "MIT",
     "Unicode-3.0",
     "Zlib",
+    "bzip2-1.0.6",
 ];
 
 fn cargo(args: &[&str]) -> String {
