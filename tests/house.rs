@@ -44,7 +44,7 @@ const BANNED: [&str; 14] = [
 ];
 
 /// The licences of what we link, each compatible with ours.
-const LICENCES: [&str; 11] = [
+const LICENCES: [&str; 12] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -56,6 +56,7 @@ const LICENCES: [&str; 11] = [
     "MIT",
     "Unicode-3.0",
     "Zlib",
+    "bzip2-1.0.6",
 ];
 
 fn cargo(args: &[&str]) -> String {

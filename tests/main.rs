@@ -4,6 +4,8 @@ mod exit_status;
 mod harness;
 mod house;
 mod img_ls;
+mod img_pull;
 mod img_tag;
 mod man;
+mod peers;
 mod stdout;

@@ -23,7 +23,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use oci_spec::image::Descriptor;
 use rustix::fs::{AtFlags, Mode, XattrFlags};
 use rustix::mount::MountAttrFlags;
@@ -158,20 +158,17 @@ struct Step {
 
 /// Returns the layers of an image, bottom first.
 fn stack(image: &Resolved) -> Result<Vec<Step>> {
-    let diff_ids = image::diff_ids(&image.config)?;
-    let blobs = image.manifest.layers();
-    ensure!(
-        blobs.len() == diff_ids.len(),
-        "corrupt: its manifest has {} layers and its config {}",
-        blobs.len(),
-        diff_ids.len()
-    );
+    let blobs = image::layers(&image.manifest, &image.config)?;
     if blobs.is_empty() {
         return Ok(vec![Step { chain_id: Digest::of(b""), blob: None }]);
     }
-    let blobs = blobs.iter().cloned().zip(diff_ids.iter().copied());
+    let diff_ids: Vec<Digest> = blobs.iter().map(|(_, diff_id)| *diff_id).collect();
     let steps = image::chain_ids(&diff_ids).into_iter().zip(blobs);
-    Ok(steps.map(|(chain_id, blob)| Step { chain_id, blob: Some(blob) }).collect())
+    let step = |(chain_id, (desc, diff_id)): (Digest, (&Descriptor, Digest))| Step {
+        chain_id,
+        blob: Some((desc.clone(), diff_id)),
+    };
+    Ok(steps.map(step).collect())
 }
 
 /// The directory of layers, as this process may use it.

@@ -43,10 +43,12 @@ pub fn python() -> &'static Image {
 
 const PYTHON: &str = r#"
     exec >&2
-    mmdebstrap --quiet --variant=minbase --include=python3-minimal,libcap2-bin \
-        --essential-hook='tar -C "$1" --one-file-system --xattrs -cf base.tar .' \
+    . /etc/os-release
+    mmdebstrap --quiet --variant=essential --include=python3-minimal,libcap2-bin \
+        --essential-hook="tar -C \$1 --exclude=./sys --exclude=./proc --exclude=./dev --exclude=./var/lib/apt \
+            --exclude=./var/cache/apt --xattrs -cf $PWD/base.tar ." \
         --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin' \
-        stable python.tar
+        "$VERSION_CODENAME" python.tar
     umoci init --layout layout
     umoci new --image layout:py
     umoci unpack --image layout:py bundle
@@ -163,6 +165,32 @@ impl Image {
         Image { dir, digest }
     }
 
+    /// Returns the index of these images, each for a platform.
+    pub fn index(members: &[(&Image, Value)]) -> Image {
+        let key: Vec<_> =
+            members.iter().map(|(image, platform)| json!([image.digest, platform])).collect();
+        Image::cached(&format!("index {}", json!(key)), |dir| {
+            for (image, _) in members {
+                image.copy_to(dir, "member");
+            }
+            let mut index = read_json(&dir.join("index.json"));
+            for (desc, (_, platform)) in
+                index["manifests"].as_array_mut().unwrap().iter_mut().zip(members)
+            {
+                desc.as_object_mut().unwrap().remove("annotations");
+                desc["platform"] = platform.clone();
+            }
+            let bytes = index.to_string();
+            let hex = sha256(bytes.as_bytes());
+            fs::write(dir.join("blobs/sha256").join(&hex), &bytes).unwrap();
+            let mut top = empty_index();
+            top["manifests"] = json!([{
+                "mediaType": index["mediaType"], "digest": format!("sha256:{hex}"), "size": bytes.len(),
+            }]);
+            fs::write(dir.join("index.json"), top.to_string()).unwrap();
+        })
+    }
+
     /// Adds the image to the layout at `dir`, which is made if absent, under `ref_name`.
     pub fn copy_to(&self, dir: &Path, ref_name: &str) {
         let blobs = dir.join("blobs/sha256");
@@ -184,6 +212,14 @@ impl Image {
         let entries = fs::read_dir(self.dir.join("blobs/sha256")).unwrap().map(|e| e.unwrap());
         let blob = |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), entry.path());
         entries.map(blob).collect()
+    }
+
+    /// Returns the digests of its manifest, or of its index and the manifests in that.
+    pub fn documents(&self) -> Vec<String> {
+        let members = self.manifest()["manifests"].take();
+        let members = members.as_array().into_iter().flatten();
+        let digests = members.map(|desc| desc["digest"].as_str().unwrap().to_owned());
+        [self.digest.clone()].into_iter().chain(digests).collect()
     }
 
     /// Returns the image's manifest.

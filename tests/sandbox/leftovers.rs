@@ -7,7 +7,7 @@
 //! mounts        the sandbox's path is in the line: as a mount point, a source or an overlay layer
 //! processes     the path is in the environment, a working directory, an open file, or a mount of a
 //!               mount namespace that is not ours (a container's, whose environment is its own)
-//! files         in TMPDIR, or .tmp* in the store
+//! files         in TMPDIR; .tmp* in the store, or what was not fetched whole
 //! cgroups       new, named for tare, and empty for as long as we look: nobody's
 //! links         new, and there for as long as we look
 //! ```
@@ -166,13 +166,15 @@ fn contains(text: &[u8], root: &Path) -> bool {
 
 /// Returns a line for each temporary file of the sandbox.
 ///
-/// A partial blob is kept on purpose when a pull is cut: its test removes it.
+/// A partial blob is kept on purpose when a pull is cut: its test pulls again, or removes it.
 fn files(root: &Path) -> Vec<String> {
     let mut left = Vec::new();
     walk(&root.join("tmp"), &mut |path| left.push(path.to_owned()));
     for store in ["tare", "work"] {
         walk(&root.join(store), &mut |path| {
-            if path.file_name().is_some_and(|name| name.as_bytes().starts_with(b".tmp")) {
+            let temporary =
+                path.file_name().is_some_and(|name| name.as_bytes().starts_with(b".tmp"));
+            if temporary || path.parent().is_some_and(|dir| dir.ends_with(".partial")) {
                 left.push(path.to_owned());
             }
         });

@@ -15,6 +15,7 @@
 
 pub mod image;
 pub mod leftovers;
+pub mod line;
 pub mod registry;
 pub mod run;
 mod user;

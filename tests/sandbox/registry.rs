@@ -81,7 +81,10 @@ impl Registry {
         }
         let hex = image.digest.strip_prefix("sha256:").unwrap();
         let manifests = repo.join("_manifests");
-        link(manifests.join("revisions/sha256").join(hex), &image.digest);
+        for digest in image.documents() {
+            let hex = digest.strip_prefix("sha256:").unwrap();
+            link(manifests.join("revisions/sha256").join(hex), &digest);
+        }
         link(manifests.join("tags").join(tag).join("current"), &image.digest);
         link(manifests.join("tags").join(tag).join("index/sha256").join(hex), &image.digest);
     }
