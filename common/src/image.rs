@@ -99,6 +99,11 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration> {
     serde_json::from_slice(bytes).context("not an image config")
 }
 
+/// Returns the descriptor of a blob.
+pub fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> Descriptor {
+    Descriptor::new(media_type, size, oci_spec::image::Digest::from(digest))
+}
+
 /// Returns the digest that `desc` holds, checked.
 pub fn digest(desc: &Descriptor) -> Result<Digest> {
     desc.digest().try_into()

@@ -15,6 +15,17 @@ pub fn reset_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Returns whether the process ignores `signal`: under nohup(1), or in the background of a script.
+///
+/// nix has no call that asks for an action without setting one.
+pub fn is_ignored(signal: nix::sys::signal::Signal) -> bool {
+    // SAFETY: sigaction is a C struct of integers and pointers that may all be zero.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: no new action is given, and the old one is written to memory that is ours.
+    let asked = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// Forks; returns the child's process id, or nothing in the child.
 ///
 /// nix has this as unsafe, because in a process with several threads the child

@@ -50,6 +50,14 @@ pub(super) struct Extract {
     warnings: RefCell<BTreeMap<String, (String, u64)>>,
 }
 
+/// Checks what can be said of an entry without a tree.
+pub(super) fn check(entry: &Entry) -> Result<()> {
+    if let Some(Place::In { name, .. }) = place(&entry.name)? {
+        Name::parse(name)?;
+    }
+    Ok(())
+}
+
 /// A path that was split into the directory and what is in it, or is the root.
 enum Place<'a> {
     Root,
