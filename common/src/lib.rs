@@ -20,7 +20,6 @@
 //! ```
 
 #[cfg(feature = "registry")]
-
 pub mod archive;
 pub mod bundle;
 pub mod cli;
