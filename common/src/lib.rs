@@ -1,14 +1,7 @@
 //! What the tools share, in floors. A module imports from no floor above its own.
 //!
 //! ```text
-//! cli                                 operands, result lines, --format, exit status: what all mains share
-//! container  bundle  registry         a container's directory · config -> runtime spec · the distribution API
-//! runtime                             runs one OCI runtime spec
-//! snapshot                            unpacked layers, and how they become one tree
-//! store  userns  overlay              where things are on this host · root over one's own ids · a mount
-//! archive                             archive stream -> layout
-//! layout  layer  passwd  tree         OCI layout · layer tar -> directory · users of an image · files
-//! cli                        operands, result lines, progress, exit status: what all mains share
+//! cli                        operands, result lines, --format, exit status: what all mains share
 //! container  registry        a container's directory · the distribution API
 //! bundle                     an image's config as a runtime spec
 //! runtime                    runs one OCI runtime spec
@@ -16,10 +9,9 @@
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
 //! image digest reference platform template    plain values: parse, print, compare; no I/O
-//! error  sys                          what an error is about and the way out · the only file with unsafe
+//! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
-#[cfg(feature = "registry")]
 pub mod archive;
 pub mod bundle;
 pub mod cli;
@@ -32,6 +24,7 @@ pub mod overlay;
 pub mod passwd;
 pub mod platform;
 pub mod reference;
+#[cfg(feature = "registry")]
 pub mod registry;
 pub mod runtime;
 pub mod snapshot;
