@@ -7,7 +7,8 @@ mod dir;
 pub mod list;
 mod operand;
 
-use std::fmt::Display;
+use std::error::Error as StdError;
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +30,18 @@ pub use operand::{Found, Operand};
 const FAILED: u8 = 1;
 /// The status of a command line that is wrong.
 const USAGE: u8 = 2;
+
+/// Some operand failed, and has been reported: all that is left is the status.
+#[derive(Debug)]
+pub struct Reported;
+
+impl Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl StdError for Reported {}
 
 /// Where images and containers are kept.
 #[derive(clap::Args, Clone, Debug)]
@@ -55,7 +68,9 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            report(&err);
+            if error::find::<Reported>(&err).is_none() {
+                report(&err);
+            }
             match error::find::<Usage>(&err) {
                 Some(_) => ExitCode::from(USAGE),
                 None => ExitCode::from(FAILED),
