@@ -143,7 +143,7 @@ fn docker() -> Capabilities {
 }
 
 fn number(name: &str, arch: Arch) -> u32 {
-    CALLS[syscalls::find(name).unwrap()].number(arch).unwrap()
+    CALLS[syscalls::find(name, 0).unwrap()].number(arch).unwrap()
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn the_default_profile_names_every_call_of_its_tables_once() {
     }
     // A name in the tables of profile.rs that no kernel has would allow nothing, silently.
     for name in profile::denied() {
-        assert!(syscalls::find(name).is_some(), "{name}");
+        assert!(syscalls::find(name, 0).is_some(), "{name}");
     }
 }
 
