@@ -10,12 +10,15 @@
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
+pub mod bundle;
 pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod image;
 pub mod layout;
+pub mod passwd;
 pub mod platform;
 pub mod reference;
+pub mod runtime;
 pub mod store;
 pub mod sys;

@@ -1,0 +1,353 @@
+//! An image's config as an OCI runtime spec: the container that Docker would make of it.
+//!
+//! ```text
+//! Entrypoint Cmd Env WorkingDir User    process: args, env, cwd, user      image-spec, conversion.md
+//! Labels, os, created, ...              annotations
+//! (nothing in the image)                mounts, namespaces, capabilities, seccomp, masks: Docker's defaults
+//! ```
+//!
+//! Equal images and options give equal bytes, so a bundle can be compared and
+//! used in Makefiles. What an image says is displayed or given to its own
+//! process; it never selects how the container is confined.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use oci_spec::image::{Config, ImageConfiguration};
+use oci_spec::runtime::{
+    Capabilities, Linux, LinuxDeviceCgroup, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType,
+    LinuxPids, LinuxResources, Mount, Process, Root, Spec, User,
+};
+use serde_json::Value;
+
+use crate::error::Hint;
+use crate::passwd;
+use crate::runtime::capability;
+
+/// The version of the runtime spec: crun 1.8 refuses a newer one, and nothing newer is needed.
+const VERSION: &str = "1.0.2";
+
+/// Where programs are looked for, unless the image says otherwise.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How many processes and threads a container may have, as podman has it.
+const PIDS: i64 = 2048;
+
+/// What a process of the container reads as empty: it tells about the host, or changes it.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What it may read and not write.
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Labels that some runtime obeys as annotations: with `run.oci.seccomp_bpf_data` an image would choose
+/// crun's filter, with `org.systemd.property.` the properties of its unit.
+const OBEYED: [&str; 10] = [
+    "cdi.k8s.io/",
+    "com.github.containers.",
+    "io.containerd.",
+    "io.katacontainers.",
+    "io.kubernetes.",
+    "io.podman.",
+    "module.wasm.",
+    "org.criu.",
+    "org.systemd.",
+    "run.oci.",
+];
+
+/// What the image does not say.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The process has a terminal.
+    pub terminal: bool,
+    /// The name of the machine that the container sees.
+    pub hostname: Option<String>,
+    /// Whom to run as instead of the image's `User`, in the same grammar.
+    pub user: Option<String>,
+    /// Uses the host's network.
+    pub host_network: bool,
+    /// Makes a user namespace with these mappings.
+    pub mappings: Option<Mappings>,
+    /// Leaves out what crun and runc refuse when an ordinary user runs them: limits and additional groups.
+    pub unprivileged: bool,
+    /// More paths to mask, as [`thermal_throttle`] finds them on this host.
+    pub masked: Vec<String>,
+}
+
+/// The users and groups of a user namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mappings {
+    /// The users.
+    pub uids: Vec<LinuxIdMapping>,
+    /// The groups.
+    pub gids: Vec<LinuxIdMapping>,
+}
+
+/// Returns the runtime spec of a container of the image with this `config`, unpacked at `rootfs`.
+pub fn spec(config: &ImageConfiguration, rootfs: impl AsFd, options: &Options) -> Result<Spec> {
+    let os = config.os().to_string();
+    ensure!(os == "linux", "an image for {os}, which Linux cannot run");
+    let empty = Config::default();
+    let image = config.config().as_ref().unwrap_or(&empty);
+
+    let user = options.user.as_deref().or(image.user().as_deref()).unwrap_or_default();
+    let user = passwd::lookup(rootfs, user)?;
+
+    let mut spec = Spec::default();
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(false));
+    spec.set_version(VERSION.into())
+        .set_root(Some(root))
+        .set_mounts(Some(mounts(options)))
+        .set_process(Some(process(image, &user, options)?))
+        .set_hostname(options.hostname.clone())
+        .set_annotations(Some(annotations(config, image)))
+        .set_linux(Some(linux(options)));
+    Ok(spec)
+}
+
+/// Writes `spec` as JSON. The same spec always gives the same bytes.
+pub fn to_json(spec: &Spec) -> Result<Vec<u8>> {
+    let mut json = serde_json::to_value(spec).context("not a runtime spec")?;
+    // Capabilities are sets, and a set has no order.
+    if let Some(Value::Object(sets)) = json.pointer_mut("/process/capabilities") {
+        for set in sets.values_mut().filter_map(Value::as_array_mut) {
+            set.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        }
+    }
+    json.sort_all_objects();
+    let mut bytes = serde_json::to_vec_pretty(&json)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Returns the paths that show how often this host's processors were throttled: a side channel (moby GHSA-6fw5-f8r9-fgfm).
+pub fn thermal_throttle() -> Vec<String> {
+    let Ok(cpus) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+    let paths = cpus.flatten().map(|cpu| cpu.path().join("thermal_throttle"));
+    let mut found: Vec<String> = paths
+        .filter(|path| path.is_dir())
+        .filter_map(|path| path.into_os_string().into_string().ok())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Returns what the process is.
+fn process(image: &Config, user: &passwd::User, options: &Options) -> Result<Process> {
+    let mut args = image.entrypoint().clone().unwrap_or_default();
+    args.extend(image.cmd().clone().unwrap_or_default());
+    let cwd = image.working_dir().as_deref().unwrap_or_default();
+    let env = image.env().as_deref().unwrap_or_default();
+    for text in args.iter().chain(env).map(String::as_str).chain([cwd]) {
+        ensure!(!text.contains('\0'), "the image's config holds a NUL: {text:?}");
+    }
+
+    let mut credentials = User::default();
+    credentials.set_uid(user.uid).set_gid(user.gid);
+    if let Some(mappings) = &options.mappings {
+        covers(&mappings.uids, user.uid, "user")?;
+        covers(&mappings.gids, user.gid, "group")?;
+    }
+    credentials.set_additional_gids(additional_groups(user, options));
+
+    let mut process = Process::default();
+    process
+        .set_terminal(Some(options.terminal))
+        .set_user(credentials)
+        .set_args((!args.is_empty()).then_some(args))
+        .set_env(Some(environment(env, user, options)))
+        .set_cwd(PathBuf::from("/").join(cwd))
+        .set_capabilities(Some(capability::of_user(
+            user.uid,
+            &Capabilities::from(capability::DEFAULT),
+        )))
+        .set_rlimits(None)
+        .set_no_new_privileges(Some(false));
+    Ok(process)
+}
+
+/// Sees that the namespace has `id`.
+fn covers(mappings: &[LinuxIdMapping], id: u32, what: &str) -> Result<()> {
+    if maps(mappings, id) {
+        return Ok(());
+    }
+    let size: u64 = mappings.iter().map(|mapping| u64::from(mapping.size())).sum();
+    Err(anyhow!("{what} {id} is not mapped: the user namespace has {size} of them"))
+        .hint(|| format!("give yourself more in /etc/sub{}id", &what[..1]))
+}
+
+fn maps(mappings: &[LinuxIdMapping], id: u32) -> bool {
+    mappings.iter().any(|mapping| {
+        id.checked_sub(mapping.container_id()).is_some_and(|offset| offset < mapping.size())
+    })
+}
+
+fn additional_groups(user: &passwd::User, options: &Options) -> Option<Vec<u32>> {
+    let mut groups = user.groups.clone();
+    if let Some(mappings) = &options.mappings {
+        groups.retain(|gid| maps(&mappings.gids, *gid));
+        // With one group alone setgroups(2) is denied: user_namespaces(7).
+        if mappings.gids.iter().map(|mapping| mapping.size()).sum::<u32>() == 1 {
+            groups.clear();
+        }
+    }
+    if options.unprivileged {
+        groups.clear();
+    }
+    (!groups.is_empty()).then_some(groups)
+}
+
+/// Returns the environment: Docker's own variables, and the image's over them.
+fn environment(image: &[String], user: &passwd::User, options: &Options) -> Vec<String> {
+    let mut env = vec![PATH.to_string()];
+    if let Some(hostname) = &options.hostname {
+        env.push(format!("HOSTNAME={hostname}"));
+    }
+    if options.terminal {
+        env.push("TERM=xterm".into());
+    }
+    for variable in image {
+        set_variable(&mut env, variable);
+    }
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user.home));
+    }
+    env
+}
+
+/// Sets `variable`, a `KEY=value`, in the place that the key has already; a bare `KEY` is removed.
+pub fn set_variable(env: &mut Vec<String>, variable: &str) {
+    let key = variable.split('=').next().unwrap_or_default();
+    let same = |other: &String| other.split('=').next() == Some(key);
+    if !variable.contains('=') {
+        env.retain(|other| !same(other));
+    } else if let Some(place) = env.iter().position(same) {
+        env[place] = variable.into();
+    } else {
+        env.push(variable.into());
+    }
+}
+
+fn mounts(options: &Options) -> Vec<Mount> {
+    let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    if options.mappings.as_ref().is_some_and(|mappings| !maps(&mappings.gids, 5)) {
+        devpts.pop();
+    }
+    // A user namespace can only mount the sysfs of a network namespace that it owns.
+    let foreign = options.mappings.is_some() && options.host_network;
+    let sys = if foreign {
+        mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])
+    } else {
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])
+    };
+    let shm = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
+    vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &devpts),
+        sys,
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/dev/shm", "tmpfs", "shm", &shm),
+    ]
+}
+
+/// Returns one mount.
+pub fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
+    let options = options.iter().map(|option| option.to_string()).collect();
+    let mut mount = Mount::default();
+    mount
+        .set_destination(destination.into())
+        .set_typ(Some(kind.into()))
+        .set_source(Some(source.into()))
+        .set_options(Some(options));
+    mount
+}
+
+fn linux(options: &Options) -> Linux {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    let mut kinds = vec![Pid, Ipc, Uts, Mount, Cgroup];
+    if !options.host_network {
+        kinds.push(Network);
+    }
+    if options.mappings.is_some() {
+        kinds.push(User);
+    }
+    let namespaces = kinds.into_iter().map(|kind| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind);
+        namespace
+    });
+
+    let strings = |paths: &[&str]| paths.iter().map(|path| path.to_string()).collect::<Vec<_>>();
+    let mut masked = strings(&MASKED);
+    masked.extend(options.masked.iter().cloned());
+
+    let mut linux = Linux::default();
+    linux
+        .set_resources((!options.unprivileged).then(resources))
+        .set_namespaces(Some(namespaces.collect()))
+        .set_masked_paths(Some(masked))
+        .set_readonly_paths(Some(strings(&READ_ONLY)))
+        .set_uid_mappings(options.mappings.as_ref().map(|mappings| mappings.uids.clone()))
+        .set_gid_mappings(options.mappings.as_ref().map(|mappings| mappings.gids.clone()));
+    linux
+}
+
+/// Returns the limits: no device but the usual ones, which every runtime adds, and a number of processes.
+fn resources() -> LinuxResources {
+    let mut devices = LinuxDeviceCgroup::default();
+    devices.set_allow(false).set_access(Some("rwm".into()));
+    let mut pids = LinuxPids::default();
+    pids.set_limit(PIDS);
+    let mut resources = LinuxResources::default();
+    resources.set_devices(Some(vec![devices])).set_pids(Some(pids));
+    resources
+}
+
+/// Returns what the image says about itself. A label wins over the config's own fields: conversion.md, Annotation Fields.
+fn annotations(config: &ImageConfiguration, image: &Config) -> HashMap<String, String> {
+    let mut ports = image.exposed_ports().clone().unwrap_or_default();
+    ports.sort(); // of a map, in no order
+    let features = config.os_features().clone().unwrap_or_default();
+    let own = [
+        ("os", Some(config.os().to_string())),
+        ("architecture", Some(config.architecture().to_string())),
+        ("variant", config.variant().clone()),
+        ("os.version", config.os_version().clone()),
+        ("os.features", Some(features.join(","))),
+        ("author", config.author().clone()),
+        ("created", config.created().clone()),
+        ("stopSignal", image.stop_signal().clone()),
+        ("exposedPorts", Some(ports.join(","))),
+    ];
+    let mut annotations = HashMap::new();
+    for (key, value) in own {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            annotations.insert(format!("org.opencontainers.image.{key}"), value);
+        }
+    }
+    for (key, value) in image.labels().iter().flatten() {
+        let obeyed = OBEYED.iter().any(|prefix| key.starts_with(prefix));
+        if !key.is_empty() && !obeyed {
+            annotations.insert(key.clone(), value.clone());
+        }
+    }
+    annotations
+}

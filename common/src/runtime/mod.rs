@@ -1,0 +1,3 @@
+//! Runs one OCI runtime spec.
+
+pub mod capability;
