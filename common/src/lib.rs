@@ -22,3 +22,4 @@ pub mod reference;
 pub mod runtime;
 pub mod store;
 pub mod sys;
+pub mod userns;
