@@ -36,3 +36,230 @@ pub fn exit(status: i32) -> ! {
     // SAFETY: _exit(2) touches no memory of ours.
     unsafe { libc::_exit(status) }
 }
+
+/// Clones this process into new namespaces, as fork(2) does; returns the child and its pidfd, or nothing in the child.
+///
+/// nix and rustix lack clone3(2), which alone can make all namespaces, a pidfd
+/// and the place in a version 2 cgroup at once. Without CLONE_VM the child has a copy
+/// of our memory. As with [`fork`], a process with several threads is refused.
+pub fn clone3(
+    namespaces: u64,
+    cgroup: Option<std::os::fd::BorrowedFd>,
+) -> std::io::Result<Option<(rustix::process::Pid, std::os::fd::OwnedFd)>> {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    // A directory has a link for itself, one for its name, and one for each of its directories: a thread each.
+    if rustix::fs::stat("/proc/self/task")?.st_nlink > 3 {
+        return Err(std::io::Error::other("this process has several threads"));
+    }
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain integers; all zero is a valid value of it.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        // libc has this constant too narrow.
+        const CLONE_INTO_CGROUP: u64 = 1 << 33;
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the kernel reads `args`, of the size that we say, and writes a
+    // descriptor to `pidfd`; both outlive the call. There is but this thread and no
+    // CLONE_VM, so the child goes on with its own copy of a consistent memory.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+    };
+    match pid {
+        -1 => Err(std::io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => {
+            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            // A process id is positive, and fits.
+            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+            Ok(Some((pid, pidfd)))
+        }
+    }
+}
+
+/// Changes the attributes of the mount that `mount` is open on, and of those below it if `recursive`.
+///
+/// nix and rustix lack mount_setattr(2), which alone makes a whole tree
+/// read-only. `set` and `clear` are MOUNT_ATTR_* bits; `propagation` is one of
+/// MS_PRIVATE, MS_SLAVE or nothing.
+pub fn mount_setattr(
+    mount: std::os::fd::BorrowedFd,
+    recursive: bool,
+    set: u32,
+    clear: u32,
+    propagation: u64,
+) -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let attr = MountAttr {
+        set: set.into(),
+        clear: clear.into(),
+        propagation,
+        user_namespace: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the kernel reads the empty string and `attr`, of the size that we
+    // say, and keeps neither.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result)
+}
+
+/// Gives every signal its default action and lets all through.
+///
+/// A container starts as init would start it, whatever our caller ignores.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no handler. Numbers that cannot be changed
+        // (SIGKILL, SIGSTOP, two of libc's own) are refused, which is as good.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Returns whether `signal` is ignored, as nohup and the shell's `&` leave it to us.
+pub fn is_ignored(signal: nix::sys::signal::Signal) -> bool {
+    // SAFETY: sigaction is plain data, of which all zero is a valid value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: with no new action the call only writes to `action`, which it may.
+    let result = unsafe { libc::sigaction(signal as i32, std::ptr::null(), &raw mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Starts an empty session keyring, so that none of the caller's keys are possessed any more: keyctl(2).
+pub fn join_session_keyring() -> rustix::io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: without a name the call takes no pointer.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0usize) })
+}
+
+/// Sets a resource limit by its number: rustix lacks RLIMIT_RTTIME, and both crates have no way from a number.
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> rustix::io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads `limit`; with no old limit to return it writes nothing.
+    check(unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0usize)
+    })
+}
+
+/// Takes the loopback interface of this network namespace up.
+pub fn loopback_up() -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: ifreq is plain data, of which all zero is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request is an ifreq with a name that ends in NUL, as SIOCSIFFLAGS reads it.
+    check(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request).into()
+    })
+}
+
+/// Makes the result of a system call a `Result`.
+fn check(result: libc::c_long) -> rustix::io::Result<()> {
+    match result {
+        -1 => {
+            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+            Err(rustix::io::Errno::from_raw_os_error(errno))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One instruction of a seccomp filter: `struct sock_filter` of linux/filter.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Instruction {
+    /// What it does.
+    pub code: u16,
+    /// How many instructions to skip if the condition holds.
+    pub jt: u8,
+    /// How many to skip if it does not.
+    pub jf: u8,
+    /// The operand.
+    pub k: u32,
+}
+
+const _: () = assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>());
+
+/// Installs a seccomp filter on this thread, for good.
+///
+/// nix and rustix have no seccomp(2). The thread needs no_new_privs, or
+/// CAP_SYS_ADMIN in its user namespace. `flags` are SECCOMP_FILTER_FLAG_*, but
+/// not NEW_LISTENER, whose result is a file descriptor.
+pub fn seccomp_install(program: &[Instruction], flags: u32) -> std::io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    let filter = program.as_ptr().cast::<libc::sock_filter>().cast_mut();
+    let prog = libc::sock_fprog { len, filter };
+    // SAFETY: `prog` describes `program`, which has the layout that the kernel
+    // reads; it copies both before it returns, and writes to neither.
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const prog)
+    };
+    match result {
+        0 => Ok(()),
+        -1 => Err(std::io::Error::last_os_error()),
+        // With TSYNC: the thread that has another filter.
+        thread => Err(std::io::Error::other(format!("thread {thread} has a filter of its own"))),
+    }
+}
+
+/// Makes the system call `number` with all arguments 0, for tests of filters.
+#[cfg(test)]
+pub fn probe(number: i64) -> std::io::Result<i64> {
+    // SAFETY: the tests ask for calls to which zeros are no address that is written to.
+    match unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        result => Ok(result),
+    }
+}
+
+/// Makes the i386 system call `number` with all arguments 0, for tests of filters.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub fn probe_i386(number: i32) -> std::io::Result<i32> {
+    let result: i32;
+    // SAFETY: as above; rbx, which LLVM keeps for itself, is put back.
+    unsafe {
+        std::arch::asm!(
+            "mov {rbx:r}, rbx", "xor ebx, ebx", "int 0x80", "mov rbx, {rbx:r}",
+            rbx = out(reg) _,
+            inlateout("eax") number => result,
+            in("ecx") 0, in("edx") 0, in("esi") 0, in("edi") 0,
+            lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _,
+        );
+    }
+    if result < 0 { Err(std::io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+}
+
+/// Makes exec close every descriptor from `first` up, whoever opened it.
+pub fn close_on_exec_from(first: u32) {
+    // SAFETY: descriptors stay open until exec, and no memory is involved. A kernel older than
+    // 5.11 refuses the flag; it lacks mount_setattr(2) as well, so nothing is executed there.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
