@@ -1,1 +1,11 @@
+//! The programs, tested from outside, in a shell, as a user has them: one module each.
 
+mod exit_status;
+mod harness;
+mod house;
+mod img_ls;
+mod img_pull;
+mod img_tag;
+mod man;
+mod peers;
+mod stdout;

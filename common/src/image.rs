@@ -99,6 +99,11 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration> {
     serde_json::from_slice(bytes).context("not an image config")
 }
 
+/// Returns the descriptor of a blob.
+pub fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> Descriptor {
+    Descriptor::new(media_type, size, oci_spec::image::Digest::from(digest))
+}
+
 /// Returns the digest that `desc` holds, checked.
 pub fn digest(desc: &Descriptor) -> Result<Digest> {
     desc.digest().try_into()
@@ -107,6 +112,21 @@ pub fn digest(desc: &Descriptor) -> Result<Digest> {
 /// Returns the diff IDs of `config`, bottom layer first, checked.
 pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>> {
     config.rootfs().diff_ids().iter().map(|diff_id| diff_id.parse()).collect()
+}
+
+/// Returns the layers of an image and their diff IDs, bottom first.
+pub fn layers<'a>(
+    manifest: &'a ImageManifest,
+    config: &ImageConfiguration,
+) -> Result<Vec<(&'a Descriptor, Digest)>> {
+    let (layers, diff_ids) = (manifest.layers(), diff_ids(config)?);
+    ensure!(
+        layers.len() == diff_ids.len(),
+        "corrupt: its manifest has {} layers, its config {}",
+        layers.len(),
+        diff_ids.len()
+    );
+    Ok(layers.iter().zip(diff_ids).collect())
 }
 
 /// Returns the chain IDs of a stack of layers: one for each prefix of `diff_ids`. Image-spec, config.md, Layer ChainID.

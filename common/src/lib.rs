@@ -1,25 +1,36 @@
-//! What the tools share, in floors. A module imports only from floors below its own.
+//! What the tools share, in floors. A module imports from no floor above its own.
 //!
 //! ```text
-//! cli                        operands, result lines, progress, exit status: what all mains share
+//! cli                        operands, result lines, --format, exit status: what all mains share
 //! container  registry        a container's directory · the distribution API
+//! bundle                     an image's config as a runtime spec
 //! runtime                    runs one OCI runtime spec
 //! store  snapshot            where things are on this host · unpacked layers and their overlay
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
-//! image digest reference platform    plain values: parse, print, compare; no I/O
+//! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
+//! image digest reference platform template    plain values: parse, print, compare; no I/O
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
+pub mod archive;
 pub mod bundle;
 pub mod cli;
+pub mod container;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod layer;
 pub mod layout;
+pub mod overlay;
 pub mod passwd;
 pub mod platform;
 pub mod reference;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod runtime;
+pub mod snapshot;
 pub mod store;
 pub mod sys;
+pub mod template;
+pub mod tree;
 pub mod userns;

@@ -4,12 +4,15 @@
 //! stdout, all else to stderr; an error is one line and perhaps a hint.
 
 mod dir;
+pub mod list;
 mod operand;
 
-use std::fmt::Display;
+use std::error::Error as StdError;
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result};
 use clap::Parser;
@@ -18,6 +21,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
 
 use crate::error::{self, Hint, Usage, visible};
 use crate::store::Store;
+use crate::sys;
 
 pub use dir::Dir;
 pub use operand::{Found, Operand};
@@ -26,6 +30,18 @@ pub use operand::{Found, Operand};
 const FAILED: u8 = 1;
 /// The status of a command line that is wrong.
 const USAGE: u8 = 2;
+
+/// Some operand failed, and has been reported: all that is left is the status.
+#[derive(Debug)]
+pub struct Reported;
+
+impl Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl StdError for Reported {}
 
 /// Where images and containers are kept.
 #[derive(clap::Args, Clone, Debug)]
@@ -44,7 +60,7 @@ impl Root {
 
 /// Runs a tool: its arguments are parsed, what goes wrong is reported, and the status is contract 3's.
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    crate::sys::reset_sigpipe();
+    sys::reset_sigpipe();
     let done = parse().and_then(|args| match args {
         Some(args) => run(args),
         None => Ok(()),
@@ -52,7 +68,9 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            report(&err);
+            if error::find::<Reported>(&err).is_none() {
+                report(&err);
+            }
             match error::find::<Usage>(&err) {
                 Some(_) => ExitCode::from(USAGE),
                 None => ExitCode::from(FAILED),
@@ -116,18 +134,27 @@ pub fn tool() -> String {
     Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// What is to be done before a signal ends this process.
+static CLEANUPS: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
+
 /// Runs `cleanup` when SIGINT, SIGTERM or SIGHUP comes, and then dies of that signal.
 ///
 /// To be called before any other thread is started, since these inherit the mask that leaves the signals to one.
-pub fn on_interrupt(cleanup: impl Fn() + Send + 'static) -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
+pub fn on_interrupt(cleanup: impl FnOnce() + Send + 'static) -> Result<()> {
+    let mut cleanups = CLEANUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    cleanups.push(Box::new(cleanup));
+    if cleanups.len() > 1 {
+        return Ok(()); // the thread is there
     }
+    let mut signals = SigSet::empty();
+    // What is ignored, as by nohup, is to be ignored still.
+    let fatal = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter();
+    fatal.filter(|signal| !sys::is_ignored(*signal)).for_each(|signal| signals.add(signal));
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
     std::thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(move || {
         let Ok(signal) = signals.wait() else { return };
-        cleanup();
+        let mut cleanups = CLEANUPS.lock().unwrap_or_else(PoisonError::into_inner);
+        cleanups.drain(..).rev().for_each(|cleanup| cleanup());
         // Its action is the default one, so it ends the process as soon as it is let through.
         let _ =
             raise(signal).and_then(|()| sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&signals), None));

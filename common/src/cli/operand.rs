@@ -10,17 +10,20 @@
 //! ```
 
 use std::fmt::{self, Display};
+use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use oci_spec::image::Descriptor;
+use tempfile::TempDir;
 
-use super::Dir;
+use super::{Dir, on_interrupt};
+use crate::archive;
 use crate::digest::Digest;
-use crate::error::{Hint, Usage};
-use crate::layout::{Index, Layout};
+use crate::error::{At, Hint, Usage};
+use crate::layout::{Index, Layout, Writing};
 use crate::reference::{Reference, check_typography};
 use crate::store::Store;
 
@@ -65,13 +68,65 @@ pub struct Found {
     pub name: Option<Reference>,
     /// The directory that the user named, where it is not the store.
     pub dir: Option<Dir>,
+    /// Keeps the blobs of an archive where they can be read.
+    _unpacked: Option<TempDir>,
 }
 
 impl Operand {
-    /// Returns the image.
+    /// Returns the image. An archive is unpacked for as long as the result lives.
     pub fn find(&self, store: &Store) -> Result<Found> {
-        let in_store =
-            |desc, name| Ok(Found { layout: store.images.clone(), desc, name, dir: None });
+        match self.open()? {
+            Opened::Archive(archive, place) => {
+                let cache = store.cache();
+                std::fs::create_dir_all(&cache).at(&cache)?;
+                let unpacked =
+                    tempfile::Builder::new().prefix("archive-").tempdir_in(&cache).at(&cache)?;
+                let path = unpacked.path().to_owned();
+                on_interrupt(move || drop(std::fs::remove_dir_all(&path)))?;
+                let layout = Layout::create(unpacked.path().join("images"))?;
+                let (desc, name) = load(archive, &place, &layout.writing()?)?;
+                Ok(Found { layout, desc, name, dir: None, _unpacked: Some(unpacked) })
+            }
+            Opened::Elsewhere(operand) => operand.look_up(store),
+        }
+    }
+
+    /// Returns the image; an archive is loaded into the store first, without a name.
+    pub fn find_in_store(&self, store: &Store) -> Result<Found> {
+        match self.open()? {
+            Opened::Archive(archive, place) => {
+                let writing = store.images.writing()?;
+                let (desc, name) = load(archive, &place, &writing)?;
+                writing.keep(&desc)?;
+                Ok(Found { layout: store.images.clone(), desc, name, dir: None, _unpacked: None })
+            }
+            Opened::Elsewhere(operand) => operand.look_up(store),
+        }
+    }
+
+    /// Opens what is an archive, and reads the line on stdin if that is meant.
+    fn open(&self) -> Result<Opened> {
+        let file = |place: &Place| -> Result<Opened> {
+            let file = File::open(&place.path).at(&place.path)?;
+            Ok(Opened::Archive(Box::new(file), place.clone()))
+        };
+        match self {
+            Operand::Stdin => match stdin()? {
+                Opened::Elsewhere(operand) => operand.open(),
+                archive => Ok(archive),
+            },
+            Operand::Archive(place) => file(place),
+            Operand::Path(place) if place.path.is_file() => file(place),
+            operand => Ok(Opened::Elsewhere(operand.clone())),
+        }
+    }
+
+    /// Returns the image of an operand that is no archive.
+    fn look_up(&self, store: &Store) -> Result<Found> {
+        let in_store = |desc, name| {
+            let layout = store.images.clone();
+            Ok(Found { layout, desc, name, dir: None, _unpacked: None })
+        };
         match self {
             Operand::Name(name) => in_store(store.images.find(name)?, Some(name.clone())),
             Operand::Id(digits, name) => {
@@ -83,20 +138,19 @@ impl Operand {
                 }
                 in_store(by_prefix(&store.images, &index, digits)?, None)
             }
-            Operand::Path(place) if place.path.is_file() => archive(place),
             Operand::Path(place) | Operand::Layout(place) => place.find(),
-            Operand::Archive(place) => archive(place),
-            Operand::Stdin => stdin_line()?.find(store),
+            // `open` has seen to these.
+            Operand::Archive(_) | Operand::Stdin => bail!("{self}: not an image"),
         }
     }
+}
 
-    /// Returns the operand that a line on stdin holds, where this one is `-`; else itself.
-    pub fn read(self) -> Result<Operand> {
-        match self {
-            Operand::Stdin => stdin_line(),
-            operand => Ok(operand),
-        }
-    }
+/// What an operand is, once it is looked at.
+enum Opened {
+    /// An archive, and which of its images.
+    Archive(Box<dyn Read>, Place),
+    /// A name, an ID or a layout.
+    Elsewhere(Operand),
 }
 
 impl Place {
@@ -141,12 +195,43 @@ impl Place {
                 }
             }),
         };
-        Ok(Found { layout, desc, name, dir: Some(Dir::new(&self.path)?) })
+        Ok(Found { layout, desc, name, dir: Some(Dir::new(&self.path)?), _unpacked: None })
     }
 }
 
-fn archive(place: &Place) -> Result<Found> {
-    bail!("{}: archives are not read yet", place.path.display())
+/// Loads an archive into a layout and returns the one image of it that is meant.
+fn load(
+    archive: Box<dyn Read>,
+    place: &Place,
+    into: &Writing,
+) -> Result<(Descriptor, Option<Reference>)> {
+    let loaded = archive::load(archive, into).with_context(|| place.path.display().to_string())?;
+    let names = || loaded.iter().flat_map(|image| &image.names);
+    let offer = || match names().next() {
+        Some(_) => format!("it holds {}", names().cloned().collect::<Vec<_>>().join(", ")),
+        None => "none has a name; FILE@DIGEST takes one".into(),
+    };
+    let wanted = |image: &&archive::Loaded| match (&place.digest, &place.name) {
+        (Some(digest), _) => image.desc.digest().to_string() == digest.to_string(),
+        (None, Some(name)) => image.names.iter().any(|other| same_name(other, name)),
+        (None, None) => true,
+    };
+    let found: Vec<&archive::Loaded> = loaded.iter().filter(wanted).collect();
+    match found[..] {
+        [image] => {
+            let name =
+                place.name.as_ref().or(image.names.first()).and_then(|name| name.parse().ok());
+            Ok((image.desc.clone(), name))
+        }
+        [] => Err(anyhow!("{place}: no such image")).hint(offer),
+        _ => Err(anyhow!("{place}: which image?")).hint(offer),
+    }
+}
+
+/// Returns whether two names are one, as they stand or as Docker reads them.
+fn same_name(a: &str, b: &str) -> bool {
+    let full = |name: &str| name.parse::<Reference>().map(|name| name.full()).ok();
+    a == b || (full(a).is_some() && full(a) == full(b))
 }
 
 /// Returns the image whose ID begins with `digits`.
@@ -179,13 +264,14 @@ fn offer(index: &Index) -> String {
     }
 }
 
-/// Reads the line on stdin that names an image.
+/// Reads the image on stdin: the line that names it, or its archive.
 ///
-/// Byte by byte, as the shell's `read` does: what follows the newline is the container's.
-fn stdin_line() -> Result<Operand> {
-    let mut stdin = std::fs::File::from(
-        rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("stdin")?,
-    );
+/// Byte by byte, as the shell's `read` does: what follows the newline is the
+/// container's. No archive begins with a line of text.
+fn stdin() -> Result<Opened> {
+    // Without Rust's buffer, which would take more than the line.
+    let mut stdin =
+        File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("stdin")?);
     if stdin.is_terminal() {
         let error = Error::new(Usage("-: the image comes on stdin, which is a terminal".into()));
         return Err(error).hint(|| "img-pull alpine | ... -".into());
@@ -193,18 +279,31 @@ fn stdin_line() -> Result<Operand> {
     let mut line = Vec::new();
     let mut byte = [0];
     loop {
-        match stdin.read(&mut byte).context("stdin")? {
-            0 => bail!("no image on stdin: did the command before this one fail?"),
-            _ if byte[0] == b'\n' => break,
-            _ if line.len() == LINE_LIMIT => bail!("stdin: no reference line, and no archive"),
-            _ => line.push(byte[0]),
+        if stdin.read(&mut byte).context("stdin")? == 0 {
+            bail!("no image on stdin: did the command before this one fail?");
+        }
+        match byte[0] {
+            b'\n' => break,
+            b if b.is_ascii_control() || !b.is_ascii() || line.len() == LINE_LIMIT => {
+                line.push(b);
+                stdin
+                    .by_ref()
+                    .take(512u64.saturating_sub(line.len() as u64))
+                    .read_to_end(&mut line)?;
+                ensure!(archive::is_archive(&line), "stdin: neither a reference nor an archive");
+                let place = Place { path: "stdin".into(), name: None, digest: None };
+                return Ok(Opened::Archive(
+                    Box::new(std::io::Cursor::new(line).chain(stdin)),
+                    place,
+                ));
+            }
+            b => line.push(b),
         }
     }
-    let line =
-        String::from_utf8(line).map_err(|_| anyhow!("stdin: no reference line, and no archive"))?;
-    match line.parse().with_context(|| "stdin".to_owned())? {
+    let line = String::from_utf8_lossy(&line);
+    match line.parse().context("stdin")? {
         Operand::Stdin => bail!("stdin: -: not an image"),
-        operand => Ok(operand),
+        operand => Ok(Opened::Elsewhere(operand)),
     }
 }
 
@@ -266,6 +365,71 @@ impl Display for Place {
         match &self.digest {
             Some(digest) => write!(f, "@{digest}"),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(path: &str, name: Option<&str>) -> Place {
+        Place { path: path.into(), name: name.map(str::to_owned), digest: None }
+    }
+
+    #[test]
+    fn every_form_is_told_from_the_others() {
+        let hex = "0123456789abcdef".repeat(4);
+        let table = [
+            ("-", Operand::Stdin),
+            ("app", Operand::Name("app".parse().unwrap())),
+            ("localhost:5000/app:v1", Operand::Name("localhost:5000/app:v1".parse().unwrap())),
+            ("sha256:012345", Operand::Id("012345".into(), None)),
+            ("cafe00", Operand::Id("cafe00".into(), "cafe00".parse().ok())),
+            ("cafe0", Operand::Name("cafe0".parse().unwrap())),
+            (&hex, Operand::Id(hex.clone(), None)),
+            ("./out", Operand::Path(place("./out", None))),
+            ("./out:app:v1", Operand::Path(place("./out", Some("app:v1")))),
+            ("../out:v1", Operand::Path(place("../out", Some("v1")))),
+            ("/o u t", Operand::Path(place("/o u t", None))),
+            (".", Operand::Path(place(".", None))),
+            ("oci:out:v1", Operand::Layout(place("out", Some("v1")))),
+            ("oci-archive:a.tar", Operand::Archive(place("a.tar", None))),
+            ("docker-archive:a.tar:app:v1", Operand::Archive(place("a.tar", Some("app:v1")))),
+        ];
+        for (text, operand) in table {
+            assert_eq!(text.parse::<Operand>().unwrap(), operand, "{text}");
+        }
+        let digest = format!("sha256:{hex}");
+        let pinned: Operand = format!("./out:v1@{digest}").parse().unwrap();
+        assert_eq!(pinned.to_string(), format!("./out:v1@{digest}"));
+    }
+
+    #[test]
+    fn what_is_no_operand_is_refused() {
+        for bad in [
+            "",
+            "App",
+            "sha256:0123",
+            "sha256:XYZ123",
+            "./out:",
+            "./out@",
+            "oci:",
+            "oci-archive::x",
+            "a b",
+        ] {
+            assert!(bad.parse::<Operand>().is_err(), "{bad:?}");
+        }
+        let err = "my\u{2011}image".parse::<Operand>().unwrap_err().to_string();
+        assert_eq!(err, "U+2011 in \"my\u{2011}image\": did you mean my-image?");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*") {
+            let _ = text.parse::<Operand>();
         }
     }
 }

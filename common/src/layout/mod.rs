@@ -33,7 +33,7 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 
 pub use index::{Image, Index};
-pub use write::{BlobWriter, NewBlob, Writing, chosen_from};
+pub use write::{BlobWriter, NewBlob, SealedBlob, Writing, chosen_from};
 
 /// The annotation on a manifest's descriptor that says which index it was chosen from.
 ///
@@ -141,16 +141,17 @@ impl Layout {
         // A member of an index, or the index that a pulled manifest was chosen from.
         let bytes = self.read_document(digest).with_context(|| digest.to_string())?;
         let media_type = image::media_type_of(&bytes).with_context(|| digest.to_string())?;
-        Ok(Descriptor::new(
-            media_type.as_str().into(),
-            bytes.len() as u64,
-            oci_spec::image::Digest::from(digest),
-        ))
+        Ok(image::descriptor(media_type.as_str().into(), digest, bytes.len() as u64))
     }
 
     /// Returns whether the blob is here, whole: a blob gets its name only when it is.
     pub fn has(&self, digest: &Digest, size: u64) -> bool {
         self.open_digest(digest).is_ok_and(|(_, found)| found == size)
+    }
+
+    /// Returns how many bytes the blob has, if it is here.
+    pub fn size(&self, digest: &Digest) -> Option<u64> {
+        self.open_digest(digest).ok().map(|(_, size)| size)
     }
 
     /// Opens a blob whose size is the descriptor's. Its bytes are not verified.

@@ -146,6 +146,7 @@ fn a_blob_is_taken_up_where_its_writer_died() {
     blob.finish().unwrap();
     assert!(layout.has(&digest, bytes.len() as u64));
     assert!(writing.blob(&digest, bytes.len() as u64).unwrap().is_none());
+    drop(writing);
     assert!(!layout.dir().join(".partial").exists());
 }
 

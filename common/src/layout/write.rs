@@ -73,7 +73,7 @@ impl<'a> Writing<'a> {
         let Some(mut blob) = self.blob(digest, bytes.len() as u64)? else { return Ok(()) };
         blob.restart()?;
         if let Err(err) = blob.write_all(bytes) {
-            let _ = fs::remove_file(&blob.path); // it costs nothing to write it anew
+            blob.discard();
             return Err(err).with_context(|| format!("blob {digest}"));
         }
         blob.finish()
@@ -89,7 +89,6 @@ impl<'a> Writing<'a> {
             if self.layout.has(digest, size) {
                 // What an earlier writer left when another finished first.
                 let _ = fs::remove_file(&path);
-                let _ = fs::remove_dir(self.layout.dir.join(PARTIAL));
                 return Ok(None);
             }
             let file = match open_partial(&path) {
@@ -187,6 +186,12 @@ impl<'a> Writing<'a> {
     }
 }
 
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(self.layout.dir.join(PARTIAL)); // if it is empty now
+    }
+}
+
 /// Returns `target` with a note of the index that it was chosen from.
 pub fn chosen_from(mut target: Descriptor, index: &Digest) -> Descriptor {
     let mut annotations = target.annotations().clone().unwrap_or_default();
@@ -255,6 +260,11 @@ impl<'a> BlobWriter<'a> {
         Ok(())
     }
 
+    /// Leaves nothing for a later writer, where there is no way to go on.
+    pub fn discard(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
     /// Gives the blob its name, if its size and digest are right; else it is removed.
     pub fn finish(self) -> Result<()> {
         let digest = self.digest;
@@ -297,14 +307,45 @@ pub struct NewBlob<'a> {
     size: u64,
 }
 
-impl NewBlob<'_> {
+impl<'a> NewBlob<'a> {
     /// Gives the blob its name; returns its digest and size.
     pub fn finish(self) -> Result<(Digest, u64)> {
-        let digest = self.hasher.finish();
-        if !self.layout.has(&digest, self.size) {
-            publish(self.layout, self.file.as_file(), self.file.path(), &digest)?;
+        self.seal().publish()
+    }
+
+    /// Ends the blob, to be looked at before it gets its name.
+    pub fn seal(self) -> SealedBlob<'a> {
+        SealedBlob {
+            layout: self.layout,
+            file: self.file,
+            digest: self.hasher.finish(),
+            size: self.size,
         }
-        Ok((digest, self.size))
+    }
+}
+
+/// A blob that is all there, and has no name yet. Dropped before it has, it leaves nothing.
+pub struct SealedBlob<'a> {
+    layout: &'a Layout,
+    file: tempfile::NamedTempFile,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many they are.
+    pub size: u64,
+}
+
+impl SealedBlob<'_> {
+    /// Opens the blob from its start.
+    pub fn open(&self) -> Result<File> {
+        self.file.reopen().at(self.file.path())
+    }
+
+    /// Gives the blob its name; returns its digest and size.
+    pub fn publish(self) -> Result<(Digest, u64)> {
+        if !self.layout.has(&self.digest, self.size) {
+            publish(self.layout, self.file.as_file(), self.file.path(), &self.digest)?;
+        }
+        Ok((self.digest, self.size))
     }
 }
 
@@ -331,9 +372,7 @@ fn publish(layout: &Layout, file: &File, path: &Path, digest: &Digest) -> Result
         make_dir(&dir)?; // the first blob of its algorithm
         fs::rename(path, &target).at(&target)?;
     }
-    File::open(&dir).and_then(|dir| dir.sync_all()).at(&dir)?;
-    let _ = fs::remove_dir(layout.dir.join(PARTIAL)); // if it is empty now
-    Ok(())
+    File::open(&dir).and_then(|dir| dir.sync_all()).at(&dir)
 }
 
 /// Takes the lock that orders changes of index.json.

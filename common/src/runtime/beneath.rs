@@ -87,7 +87,6 @@ pub(super) fn open_or_make(root: BorrowedFd, path: &Path, shape: Shape) -> Resul
     Ok(dir)
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -3,13 +3,13 @@
 //! It runs between clone and exec: what it says, it says by the number of the
 //! operation and an errno, eight bytes over a pipe that closes on exec.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, fstatfs, makedev,
-    chownat, mknodat, openat, openat2, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchown, fstat, fstatfs,
+    makedev, mknodat, openat, openat2, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -20,7 +20,6 @@ use rustix::mount::{
 use rustix::process::{self, DumpableBehavior, Signal};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
-use super::Rootfs;
 use super::beneath::{self, Shape};
 use super::capability::Sets;
 use super::mount::linux_attr;
@@ -28,6 +27,7 @@ use super::op::{Bind, Filesystem, Kind, Node, Op, Part};
 use super::plan::Plan;
 use super::seccomp::Filter;
 use super::{last, terminal};
+use crate::snapshot::Root;
 use crate::sys;
 
 /// What an operation failed at, and how.
@@ -67,6 +67,10 @@ pub(super) struct Birth<'a> {
     pub report: OwnedFd,
     /// Read to its end once the user namespace has its mappings.
     pub mapped: Option<OwnedFd>,
+    /// The root, if it is made already.
+    pub root: Option<OwnedFd>,
+    /// Our own program, read-only, and the role that it plays.
+    pub own: Option<(OwnedFd, &'static CStr)>,
     /// Where the terminal is sent to.
     pub terminal: Option<OwnedFd>,
 }
@@ -125,8 +129,10 @@ impl<'a> Child<'a> {
             Op::JoinCgroup(tasks) => write_file(CWD, tasks, b"0"),
             Op::CgroupNamespace => unshare_cgroup(),
             Op::OomScore(score) => oom_score(*score),
-            Op::Guard => {
-                self.last = last::program(&self.birth.report)?;
+            Op::Guard { .. } => {
+                if self.birth.own.is_none() {
+                    self.last = last::program(&self.birth.report)?;
+                }
                 Ok(())
             }
             Op::Private { slave } => self.private(*slave),
@@ -199,24 +205,24 @@ impl<'a> Child<'a> {
     }
 
     /// Mounts the root over the host's: nobody sees it there, since nothing looks up `/` itself, until the pivot.
-    fn mount_root(&mut self, rootfs: &Rootfs, devices: bool, slave: bool) -> Result<()> {
+    fn mount_root(&mut self, rootfs: &Root, devices: bool, slave: bool) -> Result<()> {
         let nodev = if devices { 0 } else { linux_attr::NODEV };
-        let mount = match rootfs {
-            Rootfs::Dir(dir) => {
+        let mount = match (self.birth.root.take(), rootfs) {
+            (Some(mount), _) => mount,
+            (None, Root::Dir(dir)) => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE
                     | OpenTreeFlags::OPEN_TREE_CLOEXEC
                     | OpenTreeFlags::AT_RECURSIVE;
-                let tree = open_tree(CWD, dir, flags)?;
-                let propagation = if self.slave && !slave { libc::MS_PRIVATE } else { 0 };
-                if nodev != 0 || propagation != 0 {
-                    sys::mount_setattr(tree.as_fd(), true, nodev, 0, propagation)?;
-                }
-                tree
+                open_tree(CWD, dir, flags)?
             }
-            Rootfs::Overlay { lowers, upper, work, volatile, userxattr } => {
-                super::overlay::mount(lowers, upper, work, *volatile, *userxattr, nodev)?
+            (None, Root::Overlay(overlay)) => {
+                overlay.mount(MountAttrFlags::empty()).map_err(|err| errno_of(&err))?
             }
         };
+        let propagation = if self.slave && !slave { libc::MS_PRIVATE } else { 0 };
+        if nodev != 0 || propagation != 0 {
+            sys::mount_setattr(mount.as_fd(), true, nodev, 0, propagation)?;
+        }
         attach(&mount, CWD, "/")?;
         self.root = Some(mount);
         Ok(())
@@ -255,8 +261,7 @@ impl<'a> Child<'a> {
                 .part(Part::Source)?;
         }
         let shape = if kind == FileType::Directory { Shape::Directory } else { Shape::File };
-        let target =
-            beneath::open_or_make(self.root()?, &bind.target, shape).part(Part::Target)?;
+        let target = beneath::open_or_make(self.root()?, &bind.target, shape).part(Part::Target)?;
         attach(&tree, &target, "").part(Part::Target)
     }
 
@@ -288,10 +293,7 @@ impl<'a> Child<'a> {
     }
 
     /// Opens the directory that `path` is in, which mostly is the one of the path before.
-    fn parent<'p>(
-        &mut self,
-        path: &'a Path,
-    ) -> rustix::io::Result<(BorrowedFd<'_>, &'p OsStr)>
+    fn parent<'p>(&mut self, path: &'a Path) -> rustix::io::Result<(BorrowedFd<'_>, &'p OsStr)>
     where
         'a: 'p,
     {
@@ -420,10 +422,8 @@ impl<'a> Child<'a> {
     fn die_with_parent(&mut self) -> Result<()> {
         process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // It may have died before: then nobody reads our report.
-        let mut fds = [rustix::event::PollFd::new(
-            &self.birth.report,
-            rustix::event::PollFlags::empty(),
-        )];
+        let mut fds =
+            [rustix::event::PollFd::new(&self.birth.report, rustix::event::PollFlags::empty())];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut fds, Some(&now))?;
         match fds[0].revents().contains(rustix::event::PollFlags::ERR) {
@@ -476,6 +476,9 @@ impl<'a> Child<'a> {
     fn exec(&mut self) -> Errno {
         let plan = self.birth.plan;
         let Some(command) = &self.command else { return Errno::NOENT };
+        if let Some((own, role)) = &self.birth.own {
+            return last::exec_own(own, role, command, &plan.args, &plan.env, &self.birth.report);
+        }
         match &self.last {
             Some(last) => last::exec(last, command, &plan.args, &plan.env, &self.birth.report),
             None => last::exec_directly(command, &plan.args, &plan.env),
@@ -616,10 +619,12 @@ fn write_whole(file: &OwnedFd, bytes: &[u8]) -> Result<()> {
 /// a path from the root: a directory of the host is none (CVE-2024-21626).
 fn chdir(path: &Path) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
-        .map_err(|errno| match errno {
-            Errno::LOOP => Failure { part: Part::Outside, errno },
-            errno => errno.into(),
+    let dir =
+        openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS).map_err(|errno| {
+            match errno {
+                Errno::LOOP => Failure { part: Part::Outside, errno },
+                errno => errno.into(),
+            }
         })?;
     process::fchdir(&dir)?;
     match process::getcwd(Vec::new())?.as_bytes().first() {
@@ -696,6 +701,15 @@ fn capabilities(sets: &Sets) -> Result<()> {
         thread::configure_capability_in_ambient_set(set(1 << number), true)?;
     }
     Ok(())
+}
+
+/// Returns the errno that is the cause of an error.
+fn errno_of(err: &anyhow::Error) -> Errno {
+    let errno = err.chain().find_map(|link| {
+        let io = link.downcast_ref::<std::io::Error>();
+        link.downcast_ref::<Errno>().copied().or(io.map(from_io))
+    });
+    errno.unwrap_or(Errno::INVAL)
 }
 
 fn from_io(err: &std::io::Error) -> Errno {

@@ -14,14 +14,18 @@
 //!
 //! It starts in a quarter of the time that a copy of ourselves would take, and writes to no memory but its stack.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
 use nix::unistd::{execve, execveat};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{CWD, MemfdFlags, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use super::mount::linux_attr;
+use crate::sys;
 
 /// Where the program is loaded.
 const BASE: u64 = 0x40_0000;
@@ -63,6 +67,41 @@ pub(super) fn exec(
     }
 }
 
+/// Returns whether there are no instructions for this machine.
+pub(super) fn is_missing() -> bool {
+    code(0).is_none()
+}
+
+/// Returns our own program, as a mount of its own that nobody can write to, ever.
+pub(super) fn own_program() -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, "/proc/self/exe", flags)?;
+    sys::mount_setattr(tree.as_fd(), false, linux_attr::RDONLY, 0, 0)?;
+    Ok(tree)
+}
+
+/// Becomes the command `path`, through our own program in a role of [`super::init`].
+pub(super) fn exec_own(
+    own: &OwnedFd,
+    role: &CStr,
+    path: &CString,
+    args: &[CString],
+    env: &[CString],
+    report: &OwnedFd,
+) -> Errno {
+    // A number holds no NUL.
+    let number = CString::new(report.as_raw_fd().to_string()).unwrap();
+    let mut all: Vec<&CStr> = vec![role, &number, path];
+    all.extend(args.iter().map(CString::as_c_str));
+    if let Err(errno) = fcntl_setfd(report, FdFlags::empty()) {
+        return errno;
+    }
+    match execveat(own, c"", &all, env, AtFlags::AT_EMPTY_PATH) {
+        Ok(never) => match never {},
+        Err(errno) => Errno::from_raw_os_error(errno as i32),
+    }
+}
+
 /// Becomes the command `path` as ourselves.
 pub(super) fn exec_directly(path: &CString, args: &[CString], env: &[CString]) -> Errno {
     match execve(path, args, env) {
@@ -73,9 +112,8 @@ pub(super) fn exec_directly(path: &CString, args: &[CString], env: &[CString]) -
 
 /// Puts the program where nobody can change it.
 fn load(program: &[u8]) -> Result<OwnedFd, Errno> {
-    let io = |err: std::io::Error| {
-        Errno::from_raw_os_error(err.raw_os_error().unwrap_or(libc::EIO))
-    };
+    let io =
+        |err: std::io::Error| Errno::from_raw_os_error(err.raw_os_error().unwrap_or(libc::EIO));
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels before 6.3 do not know the flag, and make every memfd executable.
     let file = match memfd_create(c"exec", flags | MemfdFlags::EXEC) {

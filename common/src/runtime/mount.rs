@@ -268,7 +268,10 @@ mod tests {
             ("/proc/sys", "bind", &["rbind"]),
             ("/proc/self/attr", "tmpfs", &[]),
         ] {
-            assert!(planned(destination, kind, "/x", options).is_err(), "{destination} {options:?}");
+            assert!(
+                planned(destination, kind, "/x", options).is_err(),
+                "{destination} {options:?}"
+            );
         }
     }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::Rootfs;
 use super::capability::Sets;
+use crate::snapshot::Root;
 
 /// One step from a process of the host to a process of the container.
 ///
@@ -32,7 +32,10 @@ pub enum Op {
     /// Sets how likely the kernel is to kill the process when memory is short.
     OomScore(i32),
     /// Makes the program that calls exec for the command one that the container cannot harm.
-    Guard,
+    Guard {
+        /// It stays, as the container's init.
+        init: bool,
+    },
     /// Cuts every mount off from the host's.
     Private {
         /// Lets what the host mounts later show up in the container.
@@ -41,7 +44,7 @@ pub enum Op {
     /// Mounts the root directory.
     Root {
         /// What it is made of.
-        rootfs: Rootfs,
+        rootfs: Root,
         /// Device nodes on it can be opened.
         devices: bool,
         /// Lets what the host mounts in it later show up.
@@ -279,15 +282,13 @@ impl Display for Op {
             Op::JoinCgroup(tasks) => write!(f, "enter the cgroup {}", tasks.display()),
             Op::CgroupNamespace => write!(f, "make a cgroup namespace"),
             Op::OomScore(score) => write!(f, "set oom_score_adj to {score}"),
-            Op::Guard => write!(f, "seal the last program"),
+            Op::Guard { .. } => write!(f, "seal the last program"),
             Op::Private { slave: false } => write!(f, "make all mounts private"),
             Op::Private { slave: true } => write!(f, "make all mounts slaves"),
-            Op::Root { rootfs: Rootfs::Dir(dir), .. } => {
+            Op::Root { rootfs: Root::Dir(dir), .. } => {
                 write!(f, "mount {} as the root", dir.display())
             }
-            Op::Root { rootfs: Rootfs::Overlay { upper, .. }, .. } => {
-                write!(f, "mount an overlay under {} as the root", upper.display())
-            }
+            Op::Root { rootfs: Root::Overlay(_), .. } => write!(f, "mount the image as the root"),
             Op::Mount(fs) => write!(f, "mount {} at {}", fs.kind, inside(&fs.target)),
             Op::Bind(bind) => {
                 write!(f, "mount {} at {}", bind.source.display(), inside(&bind.target))

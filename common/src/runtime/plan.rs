@@ -20,10 +20,11 @@ use oci_spec::runtime::{
     PosixRlimitType, Process, Spec,
 };
 
+use super::CgroupView;
 use super::capability::Sets;
 use super::mount::{self, Surroundings};
 use super::op::{Kind, Limit, Node, Op};
-use super::{CgroupView, Rootfs};
+use crate::snapshot::Root;
 
 /// A container, ready to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,10 @@ pub struct Mappings {
 pub struct Surrounding {
     /// This process is root in a user namespace, and not on the host.
     pub user_namespace: bool,
+    /// It is the one that the spec asks for.
+    pub entered: bool,
+    /// Puts a small init before the command.
+    pub init: bool,
     /// The `tasks` files of version 1 that the container joins.
     pub tasks: Vec<PathBuf>,
     /// What the container sees of its cgroups.
@@ -97,11 +102,11 @@ const LINKS: [(&str, &str); 4] = [
 ];
 
 /// Plans the container of `spec` on `rootfs`.
-pub fn plan(spec: &Spec, rootfs: &Rootfs, surrounding: &Surrounding) -> Result<Plan> {
+pub fn plan(spec: &Spec, rootfs: &Root, surrounding: &Surrounding) -> Result<Plan> {
     refuse(spec)?;
     let process = spec.process().as_ref().context("process: missing")?;
     let linux = spec.linux().as_ref().context("linux: missing")?;
-    let namespaces = Namespaces::of(linux)?;
+    let namespaces = Namespaces::of(linux, surrounding.entered)?;
     let rules = Rules::of(linux.resources().as_ref())?;
     let inner_user = surrounding.user_namespace || namespaces.flags & CLONE_NEWUSER != 0;
     let cgroup = match surrounding.cgroup {
@@ -126,7 +131,7 @@ pub fn plan(spec: &Spec, rootfs: &Rootfs, surrounding: &Surrounding) -> Result<P
     if let Some(score) = process.oom_score_adj() {
         ops.push(Op::OomScore(score));
     }
-    ops.push(Op::Guard);
+    ops.push(Op::Guard { init: surrounding.init });
     mounts(spec, linux, rootfs, &around, &mut ops)?;
     devices(spec, linux, inner_user, &mut ops)?;
     if process.terminal() == Some(true) {
@@ -213,7 +218,7 @@ struct Namespaces {
 }
 
 impl Namespaces {
-    fn of(linux: &Linux) -> Result<Namespaces> {
+    fn of(linux: &Linux, entered: bool) -> Result<Namespaces> {
         let mut namespaces = Namespaces::default();
         for namespace in linux.namespaces().iter().flatten() {
             let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
@@ -229,12 +234,16 @@ impl Namespaces {
                 LinuxNamespaceType::Cgroup => (0, Some(Kind::Cgroup)),
             };
             match (path, joins) {
+                (None, None) if entered && kind == LinuxNamespaceType::User => {}
                 (None, Some(Kind::Cgroup)) => namespaces.cgroup = true,
                 (None, _) => namespaces.flags |= flag,
                 (Some(path), Some(kind)) => namespaces.joined.push((kind, path.clone())),
                 (Some(path), None) => {
                     let kind = format!("{kind:?}").to_lowercase();
-                    bail!("linux.namespaces: {}: a {kind} namespace that exists cannot be joined", path.display())
+                    bail!(
+                        "linux.namespaces: {}: a {kind} namespace that exists cannot be joined",
+                        path.display()
+                    )
                 }
             }
         }
@@ -289,7 +298,10 @@ impl Rules {
                 // A rule for a whole class allows no more than its nodes in linux.devices.
                 (true, ..) => {}
                 (false, major, minor) => {
-                    ensure!(!rules.all, "linux.resources.devices: a rule that denies {major:?}:{minor:?} alone is not supported");
+                    ensure!(
+                        !rules.all,
+                        "linux.resources.devices: a rule that denies {major:?}:{minor:?} alone is not supported"
+                    );
                     rules.allowed.retain(|allowed| {
                         major.is_some_and(|major| i64::from(allowed.0) != major)
                             || minor.is_some_and(|minor| i64::from(allowed.1) != minor)
@@ -321,7 +333,7 @@ fn limits(resources: &LinuxResources) -> Result<()> {
 fn mounts(
     spec: &Spec,
     linux: &Linux,
-    rootfs: &Rootfs,
+    rootfs: &Root,
     around: &Surroundings,
     ops: &mut Vec<Op>,
 ) -> Result<()> {
@@ -413,12 +425,7 @@ fn node(device: &LinuxDevice) -> Result<Node> {
 }
 
 /// Plans what the process sees of the kernel: parameters, masks, names, network.
-fn protect(
-    spec: &Spec,
-    linux: &Linux,
-    namespaces: &Namespaces,
-    ops: &mut Vec<Op>,
-) -> Result<()> {
+fn protect(spec: &Spec, linux: &Linux, namespaces: &Namespaces, ops: &mut Vec<Op>) -> Result<()> {
     let mut sysctls: Vec<(&String, &String)> = linux.sysctl().iter().flatten().collect();
     sysctls.sort();
     for (name, value) in sysctls {

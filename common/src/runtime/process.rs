@@ -9,13 +9,13 @@ use anyhow::{Context, Error, Result, anyhow};
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use super::child::{Birth, Child, Failure};
 use super::op::{Op, Part};
 use super::plan::{Mappings, Plan};
 use super::seccomp;
-use super::terminal;
+use super::{init, last, terminal};
 use crate::error::{At, Hint};
 use crate::sys;
 
@@ -24,6 +24,8 @@ use crate::sys;
 pub struct Io {
     /// Its standard input, instead of ours.
     pub stdin: Option<OwnedFd>,
+    /// Its root, mounted nowhere yet, if whoever planned it has made that mount already.
+    pub root: Option<OwnedFd>,
     /// The version 2 cgroup that it is born in.
     pub cgroup: Option<OwnedFd>,
 }
@@ -83,6 +85,17 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
     let filter = seccomp.map(seccomp::filter).transpose().context("linux.seccomp")?;
     let wants_terminal = plan.ops.iter().any(|op| matches!(op, Op::Terminal { .. }));
 
+    let init = plan.ops.iter().any(|op| matches!(op, Op::Guard { init: true }));
+    let own = match init || last::is_missing() {
+        true => Some(
+            last::own_program()
+                .map_err(std::io::Error::from)
+                .context("cannot mount our own program")?,
+        ),
+        false => None,
+    };
+    let own = own.map(|own| (own, if init { init::INIT } else { init::EXEC }));
+
     let (report, reported) = pipe_with(PipeFlags::CLOEXEC)?;
     let (mapped, mapping) = match &plan.mappings {
         Some(_) => pipe_with(PipeFlags::CLOEXEC).map(|(read, write)| (Some(read), Some(write)))?,
@@ -113,10 +126,12 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
             report: reported,
             mapped,
             terminal: theirs,
+            root: io.root,
+            own,
         };
         born(birth, io.stdin)
     };
-    drop((reported, mapped, theirs));
+    drop((reported, mapped, theirs, own));
     let mut running = Running { pid, pidfd, terminal: None };
 
     let maps = match (&plan.mappings, mapping) {
@@ -227,13 +242,13 @@ fn write_mappings(pid: Pid, mappings: &Mappings) -> Result<()> {
 
 impl Running {
     /// Sends `signal` to the first process, unless it has ended.
-    pub fn signal(&self, signal: Signal) {
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
+    pub fn signal(&self, signal: i32) {
+        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), signal);
     }
 
     /// Kills the first process, and with it the container.
     pub fn kill(&self) {
-        self.signal(Signal::KILL);
+        self.signal(libc::SIGKILL);
     }
 
     /// Waits until the first process has ended, and collects its status.

@@ -1,20 +1,50 @@
+//! Runs a process in an image, a bundle or a rootfs.
+//!
+//! It is the container's parent and supervisor: what the process writes goes
+//! to our stdout and stderr, which are its own, and its exit status is ours.
+
+mod apply;
+mod env;
+mod mount;
+mod options;
+mod pull;
+mod run;
+mod supervise;
+mod terminal;
+
 use std::process::ExitCode;
-use anyhow::Result;
+
 use clap::Parser;
-use common::runtime::{self, Rootfs, Surrounding, Io, Ended};
+use common::runtime::{self, CannotRun};
+use common::{cli, error, sys};
 
+use options::Options;
+
+/// The exit status of whatever goes wrong before the command runs.
+const FAILED: u8 = 125;
+
+/// Run a process in an image, a bundle or a rootfs.
 #[derive(Parser)]
-struct Args { #[arg(long)] bundle: std::path::PathBuf, #[arg(long)] network: Option<String>, args: Vec<String> }
-
-fn run(args: Args) -> Result<u8> {
-    let mut spec: oci_spec::runtime::Spec = serde_json::from_slice(&std::fs::read(args.bundle.join("config.json"))?)?;
-    let root = args.bundle.join(spec.root().as_ref().unwrap().path());
-    if !args.args.is_empty() { spec.process_mut().as_mut().unwrap().set_args(Some(args.args)); spec.process_mut().as_mut().unwrap().set_terminal(Some(false)); }
-    let plan = runtime::plan(&spec, &Rootfs::Dir(root), &Surrounding::default())?;
-    if std::env::var_os("PLAN").is_some() { for op in &plan.ops { eprintln!("{op}"); } }
-    let running = runtime::start(&plan, &spec, Io::default())?;
-    Ok(match running.wait()? { Ended::Exited(n) => n as u8, Ended::Killed(n) => 128 + n as u8 })
+#[command(version, disable_help_flag = true)]
+struct Args {
+    #[command(flatten)]
+    options: Options,
 }
+
 fn main() -> ExitCode {
-    match run(Args::parse()) { Ok(n) => ExitCode::from(n), Err(e) => { common::cli::report(&e); ExitCode::from(125) } }
+    if let Some(status) = runtime::init() {
+        return ExitCode::from(status);
+    }
+    sys::reset_sigpipe();
+    let done = cli::parse::<Args>().and_then(|args| match args {
+        Some(args) => run::run(&args.options),
+        None => Ok(0),
+    });
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(err) => {
+            cli::report(&err);
+            ExitCode::from(error::find::<CannotRun>(&err).map_or(FAILED, CannotRun::status))
+        }
+    }
 }

@@ -40,7 +40,7 @@ fn run(args: Args) -> Result<()> {
         return Err(Usage(format!("{}: a digest cannot be given to an image", args.name)).into());
     }
     let store = args.root.open()?;
-    let found = args.image.find(&store)?;
+    let found = args.image.find_in_store(&store)?;
     found.layout.writing()?.tag(&args.name, &found.desc, args.only_if.as_ref())?;
     let digest = image::digest(&found.desc)?;
     cli::result(match found.dir {

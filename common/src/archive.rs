@@ -1,0 +1,345 @@
+//! Archives of images, as one stream: OCI layout tars, and what `docker save` has written over the years.
+//!
+//! ```text
+//! oci-layout  index.json  blobs/sha256/<hex>      OCI; Docker since 25 adds manifest.json
+//! manifest.json  <hex>.json  <hex>/layer.tar      Docker before; equal layers may be symlinks
+//! ```
+//!
+//! The archive is read once, from a pipe if need be, and each layer goes
+//! straight into the layout that it is loaded into. Every blob is verified, and
+//! nothing is named here: the caller names images that are whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read};
+use std::path::{Component, Path};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
+use tar::EntryType;
+
+use crate::digest::Digest;
+use crate::image::{self, Document, REF_NAME};
+use crate::layout::{Index, Layout, Missing, Writing};
+
+/// Where Docker and containerd write the full name of an image, beside the ref.name that is only a tag.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// The most bytes of documents outside `blobs/` that are kept while an archive is read.
+const DOCUMENTS: u64 = 64 << 20;
+/// How many symlinks lead from a layer's name to the layer.
+const LINKS: usize = 8;
+
+/// An image that came in an archive.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its manifest, or the index of its manifests.
+    pub desc: Descriptor,
+    /// Its names, as they are written in the archive.
+    pub names: Vec<String>,
+}
+
+/// Reads an archive, plain or packed, into a layout.
+///
+/// # Errors
+/// If anything is cut short, missing or has another digest than it claims.
+pub fn load(archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
+    let mut contents = Contents::default();
+    let mut tar = tar::Archive::new(unpacked(archive)?);
+    for entry in tar.entries()? {
+        let mut entry = entry.context("not an archive, or cut short")?;
+        let path = entry.path()?.into_owned();
+        let Some(name) = plain(&path) else { bail!("{:?}: a path that leaves the archive", path) };
+        let subject = || format!("{name:?}");
+        match entry.header().entry_type() {
+            EntryType::Regular | EntryType::Continuous => {
+                contents.take(&name, &mut entry, into).with_context(subject)?
+            }
+            EntryType::Symlink | EntryType::Link => {
+                let target =
+                    entry.link_name()?.ok_or_else(|| anyhow!("{name:?}: a link to nowhere"))?;
+                let from = match entry.header().entry_type() {
+                    EntryType::Symlink => path.parent().unwrap_or(Path::new("")).join(target),
+                    _ => target.into_owned(),
+                };
+                let target = plain(&from)
+                    .ok_or_else(|| anyhow!("{name:?}: a link that leaves the archive"))?;
+                ensure!(!name.starts_with("blobs"), "{name:?}: a link where a blob should be");
+                contents.links.insert(name, target);
+            }
+            EntryType::Directory => {}
+            _ => bail!("{name:?}: neither a file, a directory nor a link"),
+        }
+    }
+    let loaded = contents.images(into)?;
+    ensure!(!loaded.is_empty(), "an archive without images");
+    Ok(loaded)
+}
+
+/// Returns whether a file that begins with these bytes may be an archive: a reference line never does.
+pub fn is_archive(start: &[u8]) -> bool {
+    packing(start) != Packing::None || start.get(257..262) == Some(b"ustar")
+}
+
+/// What an archive holds beside its blobs.
+#[derive(Default)]
+struct Contents {
+    /// Small files, whole.
+    documents: HashMap<String, Vec<u8>>,
+    /// How many bytes they have together.
+    size: u64,
+    /// Layers that lie outside `blobs/`.
+    layers: HashMap<String, (Digest, u64)>,
+    /// Links, and where they lead.
+    links: BTreeMap<String, String>,
+}
+
+/// An entry of Docker's manifest.json.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+impl Contents {
+    /// Takes a file in.
+    fn take(&mut self, name: &str, file: &mut impl HasSize, into: &Writing) -> Result<()> {
+        if let Some(blob) = name.strip_prefix("blobs/") {
+            let digest: Digest = blob.replacen('/', ":", 1).parse()?;
+            if let Some(mut writer) = into.blob(&digest, file.size())? {
+                writer.restart()?;
+                if let Err(err) = io::copy(file, &mut writer) {
+                    writer.discard(); // an archive cannot be asked for the rest
+                    return Err(err.into());
+                }
+                writer.finish()?;
+            }
+            return Ok(());
+        }
+        if name.ends_with(".tar") || name.ends_with(".tar.gz") {
+            let mut blob = into.new_blob()?;
+            let size = file.size();
+            ensure!(io::copy(file, &mut blob)? == size, "cut short");
+            self.layers.insert(name.into(), blob.finish()?);
+            return Ok(());
+        }
+        // Docker's <id>/json and <id>/VERSION, and what nobody knows, are not needed.
+        if name == "oci-layout" || (name.ends_with(".json") && !name.contains('/')) {
+            self.size += file.size();
+            ensure!(
+                self.size <= DOCUMENTS,
+                "the archive has more than {DOCUMENTS} bytes of documents"
+            );
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            ensure!(bytes.len() as u64 == file.size(), "cut short");
+            self.documents.insert(name.into(), bytes);
+        }
+        Ok(())
+    }
+
+    /// Returns the images, each of them whole.
+    fn images(&self, into: &Writing) -> Result<Vec<Loaded>> {
+        if let Some(index) = self.documents.get("index.json") {
+            return self.oci(index, into).context("index.json");
+        }
+        if let Some(manifest) = self.documents.get("manifest.json") {
+            return self.docker(manifest, into).context("manifest.json");
+        }
+        bail!("neither an OCI nor a Docker archive: it has no index.json and no manifest.json")
+    }
+
+    fn oci(&self, index: &[u8], into: &Writing) -> Result<Vec<Loaded>> {
+        let index = Index::parse(index)?;
+        let mut loaded: Vec<Loaded> = Vec::new();
+        for entry in index.images() {
+            let desc = entry.descriptor()?;
+            check_whole(into.layout(), &desc, 0)?;
+            let annotations = desc.annotations().clone().unwrap_or_default();
+            let name =
+                annotations.get(CONTAINERD_NAME).or_else(|| annotations.get(REF_NAME)).cloned();
+            match loaded.iter_mut().find(|image| image.desc.digest() == desc.digest()) {
+                Some(image) => image.names.extend(name),
+                None => {
+                    loaded.push(Loaded { desc: bare(&desc), names: name.into_iter().collect() })
+                }
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn docker(&self, manifest: &[u8], into: &Writing) -> Result<Vec<Loaded>> {
+        let images: Vec<DockerImage> =
+            serde_json::from_slice(manifest).context("not a Docker archive's manifest")?;
+        let mut loaded = Vec::new();
+        for docker in images {
+            let config = match self.documents.get(&docker.config) {
+                Some(config) => config.clone(),
+                None => self
+                    .blob(&docker.config, into)
+                    .with_context(|| format!("{:?}", docker.config))?,
+            };
+            let diff_ids = image::diff_ids(&image::parse_config(&config).context(docker.config)?)?;
+            ensure!(
+                diff_ids.len() == docker.layers.len(),
+                "{} layers, but {} diff IDs",
+                docker.layers.len(),
+                diff_ids.len()
+            );
+            let mut layers = Vec::new();
+            for (name, diff_id) in docker.layers.iter().zip(diff_ids) {
+                let (digest, size) = self.layer(name, into).with_context(|| format!("{name:?}"))?;
+                let desc = image::descriptor(MediaType::ImageLayer, &digest, size);
+                let mut start = Vec::new();
+                into.layout().open_blob(&desc)?.take(8).read_to_end(&mut start)?;
+                let media_type = match packing(&start) {
+                    Packing::Gzip => MediaType::ImageLayerGzip,
+                    Packing::Zstd => MediaType::ImageLayerZstd,
+                    _ => MediaType::ImageLayer,
+                };
+                let is_plain = media_type == MediaType::ImageLayer;
+                // What is packed is held to its diff ID when it is unpacked.
+                ensure!(
+                    !is_plain || digest == diff_id,
+                    "{name:?}: corrupt: it hashes to {digest}, not {diff_id}"
+                );
+                layers.push(image::descriptor(media_type, &digest, size));
+            }
+            let digest = into.put(&config)?;
+            let config = image::descriptor(MediaType::ImageConfig, &digest, config.len() as u64);
+            let manifest = ImageManifestBuilder::default()
+                .schema_version(2u32)
+                .media_type(MediaType::ImageManifest)
+                .config(config)
+                .layers(layers)
+                .build()?;
+            let bytes = serde_json::to_vec(&manifest)?;
+            let desc =
+                image::descriptor(MediaType::ImageManifest, &into.put(&bytes)?, bytes.len() as u64);
+            loaded.push(Loaded { desc, names: docker.repo_tags.unwrap_or_default() });
+        }
+        Ok(loaded)
+    }
+
+    /// Returns the layer of this name, through links.
+    fn layer(&self, name: &str, into: &Writing) -> Result<(Digest, u64)> {
+        let mut name = name;
+        for _ in 0..LINKS {
+            if let Some(found) = self.layers.get(name) {
+                return Ok(*found);
+            }
+            match self.links.get(name) {
+                Some(target) => name = target,
+                None => break,
+            }
+        }
+        let digest: Digest =
+            name.strip_prefix("blobs/").unwrap_or(name).replacen('/', ":", 1).parse()?;
+        let size = into.layout().size(&digest).ok_or(Missing(digest))?;
+        Ok((digest, size))
+    }
+
+    /// Reads a document that lies in `blobs/`.
+    fn blob(&self, name: &str, into: &Writing) -> Result<Vec<u8>> {
+        let (digest, size) = self.layer(name, into)?;
+        into.layout().read(&image::descriptor(MediaType::ImageConfig, &digest, size))
+    }
+}
+
+/// Checks that all that `desc` leads to is in the layout.
+fn check_whole(layout: &Layout, desc: &Descriptor, depth: usize) -> Result<()> {
+    ensure!(depth < 8, "indexes nest deeper than 8");
+    let here = |desc: &Descriptor| -> Result<()> {
+        let digest = image::digest(desc)?;
+        ensure!(layout.has(&digest, desc.size()), Missing(digest));
+        Ok(())
+    };
+    match image::parse(&layout.read(desc)?, &image::media_type(desc))? {
+        Document::Index(index) => {
+            index.manifests().iter().try_for_each(|desc| check_whole(layout, desc, depth + 1))
+        }
+        Document::Manifest(manifest) => {
+            here(manifest.config())?;
+            manifest.layers().iter().try_for_each(here)
+        }
+    }
+}
+
+/// Returns a descriptor without the names that it had in its archive.
+fn bare(desc: &Descriptor) -> Descriptor {
+    let mut desc = desc.clone();
+    let mut annotations = desc.annotations().clone().unwrap_or_default();
+    annotations.remove(CONTAINERD_NAME);
+    annotations.remove(REF_NAME);
+    desc.set_annotations(Some(annotations).filter(|annotations| !annotations.is_empty()));
+    desc
+}
+
+/// Returns a path in its one plain form, or nothing if it leads out of the archive.
+fn plain(path: &Path) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                parts.pop()?;
+            }
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// A reader that knows how much there is to read.
+trait HasSize: Read {
+    fn size(&self) -> u64;
+}
+
+impl<R: Read> HasSize for tar::Entry<'_, R> {
+    fn size(&self) -> u64 {
+        tar::Entry::size(self)
+    }
+}
+
+#[derive(PartialEq)]
+enum Packing {
+    None,
+    Gzip,
+    Zstd,
+    Xz,
+    Bzip2,
+}
+
+/// Tells how a file is packed by how it begins.
+fn packing(start: &[u8]) -> Packing {
+    match start {
+        [0x1f, 0x8b, ..] => Packing::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => Packing::Bzip2,
+        _ => Packing::None,
+    }
+}
+
+/// Returns the bytes of a stream that may be packed with gzip, zstd, xz or bzip2.
+pub fn unpacked<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    let mut start = Vec::new();
+    stream.by_ref().take(512).read_to_end(&mut start)?;
+    let packing = packing(&start);
+    let stream = io::BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(stream));
+    Ok(match packing {
+        Packing::None => Box::new(stream),
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
+        Packing::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(stream)?;
+            decoder.window_log_max(27)?; // 128 MiB: more is a bomb
+            Box::new(decoder)
+        }
+        Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(stream)),
+        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(stream)),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+use std::io::Write;
+
+use super::*;
+use crate::platform::Platform;
+
+/// A tar of these files; a name that ends in `->` is a symlink to its contents.
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, contents) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        match name.strip_suffix("->") {
+            Some(name) => {
+                header.set_entry_type(EntryType::Symlink);
+                header.set_size(0);
+                tar.append_link(&mut header, name, std::str::from_utf8(contents).unwrap()).unwrap();
+            }
+            None => {
+                header.set_size(contents.len() as u64);
+                tar.append_data(&mut header, name, *contents).unwrap();
+            }
+        }
+    }
+    tar.into_inner().unwrap()
+}
+
+fn layout() -> (tempfile::TempDir, Layout) {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::create(dir.path().join("images")).unwrap();
+    (dir, layout)
+}
+
+fn config(diff_id: &Digest) -> Vec<u8> {
+    let text =
+        r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["DIFF"]}}"#;
+    text.replace("DIFF", &diff_id.to_string()).into_bytes()
+}
+
+/// What docker save wrote before version 25, with its one layer twice.
+fn docker_archive() -> Vec<u8> {
+    let layer = tar(&[("hello", b"world")]);
+    let config = config(&Digest::of(&layer));
+    let manifest = br#"[{"Config":"c.json","RepoTags":["app:v1"],"Layers":["b/layer.tar"]}]"#;
+    let files: &[(&str, &[u8])] = &[
+        ("a/VERSION", b"1.0"),
+        ("a/json", b"{}"),
+        ("a/layer.tar", &layer),
+        ("b/layer.tar->", b"../a/layer.tar"),
+        ("c.json", &config),
+        ("manifest.json", manifest),
+        ("repositories", b"{}"),
+    ];
+    tar(files)
+}
+
+fn packed(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes).unwrap();
+    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+    xz.write_all(bytes).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(bytes).unwrap();
+    vec![
+        ("plain", bytes.to_vec()),
+        ("gzip", gzip.finish().unwrap()),
+        ("zstd", zstd::encode_all(bytes, 1).unwrap()),
+        ("xz", xz.finish().unwrap()),
+        ("bzip2", bzip2.finish().unwrap()),
+    ]
+}
+
+#[test]
+fn a_docker_archive_is_read_however_it_is_packed() {
+    for (how, archive) in packed(&docker_archive()) {
+        let (_dir, layout) = layout();
+        assert!(is_archive(&archive[..512.min(archive.len())]), "{how}");
+        let loaded = load(&archive[..], &layout.writing().unwrap()).unwrap();
+        assert_eq!((loaded.len(), &loaded[0].names[..]), (1, &["app:v1".to_owned()][..]), "{how}");
+        let image = layout.resolve(&loaded[0].desc, &Platform::host()).unwrap();
+        assert_eq!(image.manifest.layers().len(), 1);
+        assert_eq!(image.manifest.layers()[0].media_type(), &MediaType::ImageLayer);
+    }
+}
+
+#[test]
+fn an_oci_archive_keeps_its_digests() {
+    let (_dir, source) = layout();
+    let loaded = load(&docker_archive()[..], &source.writing().unwrap()).unwrap();
+    let mut index = Index::empty();
+    index.name("docker.io/library/app:v1", &loaded[0].desc).unwrap();
+    let mut files = vec![("index.json".to_owned(), index.to_json().unwrap())];
+    for blob in std::fs::read_dir(source.dir().join("blobs/sha256")).unwrap().flatten() {
+        let name = format!("blobs/sha256/{}", blob.file_name().to_str().unwrap());
+        files.push((name, std::fs::read(blob.path()).unwrap()));
+    }
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+
+    let (_dir, target) = layout();
+    let again = load(&tar(&files)[..], &target.writing().unwrap()).unwrap();
+    assert_eq!(again[0].desc.digest(), loaded[0].desc.digest());
+    assert_eq!(again[0].names, ["docker.io/library/app:v1"]);
+    // One blob less, and nothing comes of it.
+    let (_dir, target) = layout();
+    let err = load(&tar(&files[..files.len() - 1])[..], &target.writing().unwrap()).unwrap_err();
+    assert!(crate::error::find::<Missing>(&err).is_some(), "{err:#}");
+}
+
+#[test]
+fn hostile_archives_are_errors() {
+    let layer = tar(&[("hello", b"world")]);
+    let good = config(&Digest::of(&layer));
+    let other = config(&Digest::of(b"other"));
+    let manifest: &[u8] = br#"[{"Config":"c.json","RepoTags":null,"Layers":["l.tar"]}]"#;
+    let blob = format!("blobs/sha256/{}", Digest::of(b"x").hex());
+    let cases: &[(&str, Vec<u8>)] = &[
+        ("empty", Vec::new()),
+        ("garbage", vec![7; 2000]),
+        ("no manifest", tar(&[("a", b"b")])),
+        (
+            "another diff ID",
+            tar(&[("l.tar", &layer), ("c.json", &other), ("manifest.json", manifest)]),
+        ),
+        ("no layer", tar(&[("c.json", &good), ("manifest.json", manifest)])),
+        ("no config", tar(&[("l.tar", &layer), ("manifest.json", manifest)])),
+        (
+            "a link that leaves",
+            tar(&[
+                ("l.tar->", b"../../etc/shadow"),
+                ("c.json", &good),
+                ("manifest.json", manifest),
+            ]),
+        ),
+        (
+            "an absolute link",
+            tar(&[("l.tar->", b"/etc/shadow"), ("c.json", &good), ("manifest.json", manifest)]),
+        ),
+        (
+            "a loop",
+            tar(&[
+                ("l.tar->", b"m.tar"),
+                ("m.tar->", b"l.tar"),
+                ("c.json", &good),
+                ("manifest.json", manifest),
+            ]),
+        ),
+        (
+            "a blob with another digest",
+            tar(&[(&blob, b"y"), ("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)]),
+        ),
+        ("a blob that is a link", tar(&[("blobs->", b"/etc"), ("index.json", b"{}")])),
+        ("no digest", tar(&[("blobs/sha256/zz", b"y")])),
+        ("no images", tar(&[("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)])),
+    ];
+    for (what, archive) in cases {
+        let (_dir, layout) = layout();
+        assert!(load(&archive[..], &layout.writing().unwrap()).is_err(), "{what}");
+        assert!(!layout.dir().join(".partial").exists(), "{what}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_cut_short_is_an_error_wherever() {
+    let archive = docker_archive();
+    let end = archive.len() - 3000; // the last entries and the end mark are not needed
+    for at in (0..end).step_by(97) {
+        let (_dir, layout) = layout();
+        assert!(load(&archive[..at], &layout.writing().unwrap()).is_err(), "{at}");
+    }
+}

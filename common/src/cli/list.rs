@@ -1,0 +1,154 @@
+//! Lists: Docker's tables, and its `--format`.
+//!
+//! ```text
+//! table             the default columns
+//! table TEMPLATE    other columns, headed
+//! json              one object a line
+//! TEMPLATE          anything, a line each
+//! ```
+//!
+//! Where nothing is asked for, `imagesFormat` or `psFormat` of
+//! `~/.docker/config.json` decides, as it does for Docker.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use crate::template::Template;
+
+/// A column is at least this wide, with [`PADDING`] after its widest cell: Go's tabwriter, as Docker sets it up.
+const MIN_WIDTH: usize = 10;
+const PADDING: usize = 3;
+
+/// What a list shows of a row: its fields.
+pub type Row = Map<String, Value>;
+
+/// A kind of list.
+pub struct List {
+    /// The fields that a row has, each with its heading.
+    pub columns: &'static [(&'static str, &'static str)],
+    /// The template of the default table.
+    pub table: String,
+    /// Where Docker's config keeps another default.
+    pub config_key: &'static str,
+}
+
+impl List {
+    /// Returns the list as text, in the format asked for.
+    pub fn render(&self, rows: &[Row], format: Option<&str>) -> Result<String> {
+        let configured;
+        let format = match format {
+            Some(format) => format,
+            None => {
+                configured = configured_format(self.config_key)?;
+                configured.as_deref().unwrap_or("table")
+            }
+        };
+        if format == "json" {
+            let lines = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n"));
+            return lines.collect();
+        }
+        let (is_table, template) = match format.strip_prefix("table") {
+            Some("") => (true, self.table.clone()),
+            Some(rest) if rest.starts_with([' ', '\\', '\t', '{']) => {
+                (true, rest.trim().to_owned())
+            }
+            _ => (false, format.to_owned()),
+        };
+        // A shell passes \t as two characters.
+        let text = template.replace("\\t", "\t").replace("\\n", "\n");
+        let template = Template::parse(&text).context("--format")?;
+        let mut lines = Vec::new();
+        if is_table {
+            lines.push(
+                template
+                    .heading(&BTreeMap::from_iter(self.columns.iter().copied()))
+                    .context("--format")?,
+            );
+        }
+        for row in rows {
+            lines.push(template.render(&Value::Object(row.clone())).context("--format")?);
+        }
+        match is_table {
+            true => Ok(align(&lines)),
+            false => Ok(lines.into_iter().map(|line| line + "\n").collect()),
+        }
+    }
+}
+
+/// Lines up the cells that tabs end.
+fn align(lines: &[String]) -> String {
+    let rows: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
+    let mut widths = Vec::new();
+    for row in &rows {
+        // The last cell of a line ends no column.
+        for (column, cell) in row.iter().enumerate().take(row.len() - 1) {
+            if widths.len() <= column {
+                widths.push(MIN_WIDTH);
+            }
+            widths[column] = widths[column].max(cell.chars().count() + PADDING);
+        }
+    }
+    let mut out = String::new();
+    for row in &rows {
+        let (last, cells) = row.split_last().unwrap_or((&"", &[]));
+        for (cell, width) in cells.iter().zip(&widths) {
+            out.push_str(&format!("{cell:width$}"));
+        }
+        out.push_str(last);
+        out.push('\n');
+    }
+    out
+}
+
+/// Returns what `~/.docker/config.json` says of `key`.
+fn configured_format(key: &str) -> Result<Option<String>> {
+    let dir = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let dir = dir.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+    let Some(path) = dir.map(|dir| dir.join("config.json")) else { return Ok(None) };
+    let Ok(text) = std::fs::read(&path) else { return Ok(None) };
+    let config: Value =
+        serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    Ok(config[key].as_str().map(str::to_owned).filter(|format| !format.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn list() -> (List, Vec<Row>) {
+        let list = List {
+            columns: &[("Repository", "REPOSITORY"), ("Size", "SIZE")],
+            table: "{{.Repository}}\t{{.Size}}".into(),
+            config_key: "none",
+        };
+        let row = |repository: &str, size: &str| match json!({"Repository": repository, "Size": size})
+        {
+            Value::Object(row) => row,
+            _ => Row::new(),
+        };
+        (list, vec![row("a-long-repository", "1MB"), row("b", "22MB")])
+    }
+
+    #[test]
+    fn tables_are_aligned_as_docker_aligns_them() {
+        let (list, rows) = list();
+        let table = "REPOSITORY          SIZE\na-long-repository   1MB\nb                   22MB\n";
+        assert_eq!(list.render(&rows, Some("table")).unwrap(), table);
+        let swapped = "SIZE      REPOSITORY\n1MB       a-long-repository\n22MB      b\n";
+        assert_eq!(list.render(&rows, Some(r"table {{.Size}}\t{{.Repository}}")).unwrap(), swapped);
+    }
+
+    #[test]
+    fn json_and_templates_have_a_line_a_row() {
+        let (list, rows) = list();
+        let json = "{\"Repository\":\"a-long-repository\",\"Size\":\"1MB\"}\n{\"Repository\":\"b\",\"Size\":\"22MB\"}\n";
+        assert_eq!(list.render(&rows, Some("json")).unwrap(), json);
+        assert_eq!(list.render(&rows, Some("{{.Size}}")).unwrap(), "1MB\n22MB\n");
+        assert!(list.render(&rows, Some("{{.Nope}}")).is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! The bytes of a tar on their way from the inflating thread to the unpacking one.
+//!
+//! ```text
+//! read, hash the blob, inflate  --- full buffers -->  hash the tar, parse, create files
+//!                               <-- empty buffers --
+//! ```
+//!
+//! The buffers are few and go round, so memory does not grow with the layer,
+//! and a large file is written straight from them.
+
+use std::io::Read;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use anyhow::{Result, bail, ensure};
+
+use super::inflate::Inflater;
+use crate::digest::{Digest, Hasher};
+
+/// The unit of a tar.
+pub(super) const BLOCK: usize = 512;
+
+/// A buffer's size. A multiple of [`BLOCK`], so that no header straddles two.
+const BUFFER: usize = 256 << 10;
+
+/// How many buffers go round.
+const RING: usize = 6;
+
+/// A layer with less than this is done sooner than a second thread starts.
+const SMALL: u64 = 64 << 10;
+
+/// Some of a tar's bytes: all that fit, unless they are the last.
+struct Buffer {
+    bytes: Box<[u8]>,
+    len: usize,
+}
+
+impl Buffer {
+    fn new(size: usize) -> Buffer {
+        Buffer { bytes: vec![0; size].into(), len: 0 }
+    }
+}
+
+/// Where buffers come from. An empty one ends the tar.
+trait Source {
+    /// Takes a used buffer and gives the next one.
+    fn next(&mut self, used: Buffer) -> Result<Buffer>;
+}
+
+impl<R: Read> Source for Inflater<R> {
+    fn next(&mut self, mut used: Buffer) -> Result<Buffer> {
+        used.len = self.fill(&mut used.bytes)?;
+        Ok(used)
+    }
+}
+
+struct Ring {
+    full: Receiver<Result<Buffer>>,
+    empty: SyncSender<Buffer>,
+}
+
+impl Source for Ring {
+    fn next(&mut self, used: Buffer) -> Result<Buffer> {
+        // The other side is gone only when all is read or it failed, and `full` tells which.
+        let _ = self.empty.send(used);
+        match self.full.recv() {
+            Ok(next) => next,
+            Err(_) => bail!("the thread that inflates has died"),
+        }
+    }
+}
+
+/// Runs `consume` on the tar that `inflater` gives, on two threads if that pays.
+pub(super) fn run<R: Read + Send, T>(
+    mut inflater: Inflater<R>,
+    size: u64,
+    consume: impl FnOnce(Stream) -> Result<T>,
+) -> Result<T> {
+    if size < SMALL || thread::available_parallelism().map_or(1, usize::from) == 1 {
+        return consume(Stream::new(&mut inflater));
+    }
+    thread::scope(|scope| {
+        let (to_full, full) = sync_channel(RING);
+        let (empty, from_empty) = sync_channel::<Buffer>(RING);
+        let inflating =
+            thread::Builder::new().name("inflate".into()).spawn_scoped(scope, move || {
+                let mut new = RING - 1;
+                loop {
+                    let buffer = match from_empty.try_recv() {
+                        Ok(buffer) => buffer,
+                        Err(_) if new > 0 => {
+                            new -= 1;
+                            Buffer::new(BUFFER)
+                        }
+                        Err(_) => match from_empty.recv() {
+                            Ok(buffer) => buffer,
+                            Err(_) => return, // the consumer failed
+                        },
+                    };
+                    let next = inflater.next(buffer);
+                    let last = !matches!(&next, Ok(buffer) if buffer.len > 0);
+                    if to_full.send(next).is_err() || last {
+                        return;
+                    }
+                }
+            })?;
+        let mut ring = Ring { full, empty };
+        let result = consume(Stream::new(&mut ring));
+        drop(ring); // else the inflating thread waits for ever for a buffer
+        if inflating.join().is_err() && result.is_ok() {
+            bail!("the thread that inflates has died");
+        }
+        result
+    })
+}
+
+/// A tar's bytes in order, hashed.
+pub(super) struct Stream<'a> {
+    source: &'a mut dyn Source,
+    buffer: Buffer,
+    pos: usize,
+    hasher: Hasher,
+    count: u64,
+    ended: bool,
+}
+
+impl<'a> Stream<'a> {
+    fn new(source: &'a mut dyn Source) -> Self {
+        let (buffer, hasher) = (Buffer::new(BUFFER), Hasher::sha256());
+        Stream { source, buffer, pos: 0, hasher, count: 0, ended: false }
+    }
+
+    /// Uses the algorithm of `diff_id`, which is to be compared with.
+    pub(super) fn hash_like(&mut self, diff_id: &Digest) {
+        self.hasher = diff_id.hasher();
+    }
+
+    /// Makes sure that there are bytes; false at the end.
+    fn more(&mut self) -> Result<bool> {
+        if self.pos == self.buffer.len && !self.ended {
+            let used = std::mem::replace(&mut self.buffer, Buffer { bytes: [].into(), len: 0 });
+            self.buffer = self.source.next(used)?;
+            self.pos = 0;
+            self.count += self.buffer.len as u64;
+            self.hasher.update(&self.buffer.bytes[..self.buffer.len]);
+            self.ended = self.buffer.len == 0;
+        }
+        Ok(self.pos < self.buffer.len)
+    }
+
+    /// Returns the next block, or nothing at the end.
+    pub(super) fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        if !self.more()? {
+            return Ok(None);
+        }
+        // Every position is a multiple of BLOCK, and only the last buffer is not full.
+        let rest = &self.buffer.bytes[self.pos..self.buffer.len];
+        let Some(block) = rest.first_chunk() else { bail!("truncated tar") };
+        self.pos += BLOCK;
+        Ok(Some(*block))
+    }
+
+    /// Returns up to `max` of the next bytes, at least one, which must be there.
+    pub(super) fn bytes(&mut self, max: u64) -> Result<&[u8]> {
+        ensure!(self.more()?, "truncated tar");
+        let n = (self.buffer.len - self.pos).min(usize::try_from(max).unwrap_or(usize::MAX));
+        self.pos += n;
+        Ok(&self.buffer.bytes[self.pos - n..self.pos])
+    }
+
+    /// Passes over `count` bytes, which must be there.
+    pub(super) fn skip(&mut self, mut count: u64) -> Result<()> {
+        while count > 0 {
+            count -= self.bytes(count)?.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads what is left, and returns the digest and number of all bytes.
+    pub(super) fn finish(mut self) -> Result<(Digest, u64)> {
+        while self.more()? {
+            self.pos = self.buffer.len;
+        }
+        Ok((self.hasher.finish(), self.count))
+    }
+}

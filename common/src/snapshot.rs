@@ -1,0 +1,485 @@
+//! Snapshots: the layers of images, unpacked, and mounted as one tree.
+//!
+//! ```text
+//! $TARE_ROOT/layers/
+//!   <key>/            an unpacked layer; it gets this name when all of it is on the disk
+//!     diff/           what it adds to the layers below, in overlay's own form
+//!     layer.json      what the key stands for; for people
+//!   <key>.flat/       all layers up to this one, where the filesystem cannot hold overlay's marks
+//!   .<key>.tmp/       a layer on its way in, locked by who makes it
+//! ```
+//!
+//! A key is the digits of the layer's chain ID. A layer that was unpacked in a user
+//! namespace has other owners on disk and other marks: the namespace's mapping is
+//! then a part of the key, so that no layer is ever used under another mapping.
+//!
+//! Layers are shared by all images and containers, never change, and may be
+//! deleted by whoever gets an exclusive lock on one: users hold a shared lock.
+//! Of several processes that need a layer one unpacks it and the others wait.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use oci_spec::image::Descriptor;
+use rustix::fs::{AtFlags, Mode, XattrFlags};
+use rustix::mount::MountAttrFlags;
+
+use crate::digest::Digest;
+use crate::error::{At, Hint};
+use crate::image;
+use crate::layer::{Options, Owners, Tree};
+use crate::layout::{Layout, Resolved};
+use crate::overlay::{self, Overlay, Upper};
+use crate::tree;
+use crate::userns::Mapping;
+
+/// The inode of the initial user namespace: PROC_USER_INIT_INO, which is part of the kernel's ABI.
+const INITIAL_USERNS: u64 = 0xEFFF_FFFD;
+
+/// The layers of an image, which stay as long as this value does.
+pub struct Snapshot {
+    /// Top first.
+    layers: Vec<Layer>,
+    namespace: Namespace,
+    /// Whether the layers' directory can hold an upper layer as well.
+    stacked: bool,
+    /// What could not be unpacked as the image says; nothing, if all of it was here already.
+    pub warnings: Vec<String>,
+}
+
+/// An unpacked layer.
+struct Layer {
+    diff: PathBuf,
+    /// Holds the shared lock.
+    _lock: File,
+}
+
+/// What a container's root is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// An overlay, to be mounted where the container is started.
+    Overlay(Overlay),
+    /// A directory with a copy of everything.
+    Dir(PathBuf),
+}
+
+impl Snapshot {
+    /// Returns the layers of `image`; those that are not in the directory `layers` are unpacked there.
+    ///
+    /// The process must be root, or root of its user namespace.
+    pub fn prepare(layers: &Path, layout: &Layout, image: &Resolved) -> Result<Snapshot> {
+        let store = Layers { dir: layers, namespace: Namespace::current()? };
+        let stack = stack(image)?;
+        if let Some(snapshot) = store.find(&stack)? {
+            return Ok(snapshot);
+        }
+        match DirBuilder::new().recursive(true).mode(0o700).create(layers) {
+            Err(err) if err.kind() != ErrorKind::AlreadyExists => return Err(err).at(layers),
+            _ => store.collect()?,
+        }
+        loop {
+            let warnings = store.unpack(&stack, layout)?;
+            // Between its name and our lock, somebody may have deleted it again.
+            if let Some(snapshot) = store.find(&stack)? {
+                return Ok(Snapshot { warnings, ..snapshot });
+            }
+        }
+    }
+
+    /// Returns the directories of the layers, top first.
+    pub fn lower(&self) -> Vec<PathBuf> {
+        self.layers.iter().map(|layer| layer.diff.clone()).collect()
+    }
+
+    /// Returns the root of a container whose own files are in `dir`, and what the user should know of it.
+    ///
+    /// What the container writes goes to `dir`/upper, or to `workdir`/upper. Where that
+    /// cannot be, it goes to memory; where nothing can be mounted, the tree is copied to `dir`/rootfs.
+    pub fn root(&self, dir: &Path, workdir: Option<&Path>) -> Result<(Root, Option<String>)> {
+        let place = workdir.unwrap_or(dir);
+        let overlay = |upper| Overlay {
+            lower: self.lower(),
+            upper,
+            userxattr: self.namespace.inner,
+            volatile: false,
+        };
+        let on_disk = overlay(Upper::Dirs { upper: place.join("upper"), work: place.join("work") });
+        let beside_layers = || -> Result<bool> {
+            let layers = &self.layers[0].diff;
+            Ok(fs::metadata(layers).at(layers)?.dev() == fs::metadata(place).at(place)?.dev())
+        };
+        if self.stacked && beside_layers()? {
+            return Ok((Root::Overlay(on_disk), None));
+        }
+        let no_upper = match self.namespace.can_stack(place) {
+            Ok(()) => return Ok((Root::Overlay(on_disk), None)),
+            Err(err) => err,
+        };
+        if workdir.is_some() {
+            let failed = Err(no_upper).context("cannot hold what a container writes").at(place);
+            return failed
+                .hint(|| "--workdir takes a directory on ext4, xfs, btrfs or tmpfs".into());
+        }
+        if self.namespace.can_stack_on_tmpfs(dir)? {
+            let note = format!(
+                "{}: its filesystem cannot hold what a container writes, so that goes to memory and is lost at the end; --workdir DIR puts it elsewhere",
+                dir.display()
+            );
+            return Ok((Root::Overlay(overlay(Upper::Tmpfs(dir.join("upper")))), Some(note)));
+        }
+        let rootfs = dir.join("rootfs");
+        self.copy(&rootfs)?;
+        let note =
+            format!("no overlay can be mounted here ({no_upper:#}), so the image was copied: slow");
+        Ok((Root::Dir(rootfs), Some(note)))
+    }
+
+    /// Copies the tree to `to`, which must not exist.
+    fn copy(&self, to: &Path) -> Result<()> {
+        // Only a flat tree can be copied without a mount, and without mounts there are no others.
+        let [only] = &self.layers[..] else {
+            return Err(anyhow::anyhow!("an overlay is needed, and cannot be mounted"));
+        };
+        fs::create_dir(to).at(to)?;
+        tree::copy(&only.diff, to)
+    }
+}
+
+/// A layer of an image, and what it stands on.
+struct Step {
+    chain_id: Digest,
+    /// The blob and its diff ID; an image without layers has one step, and no blob.
+    blob: Option<(Descriptor, Digest)>,
+}
+
+/// Returns the layers of an image, bottom first.
+fn stack(image: &Resolved) -> Result<Vec<Step>> {
+    let blobs = image::layers(&image.manifest, &image.config)?;
+    if blobs.is_empty() {
+        return Ok(vec![Step { chain_id: Digest::of(b""), blob: None }]);
+    }
+    let diff_ids: Vec<Digest> = blobs.iter().map(|(_, diff_id)| *diff_id).collect();
+    let steps = image::chain_ids(&diff_ids).into_iter().zip(blobs);
+    let step = |(chain_id, (desc, diff_id)): (Digest, (&Descriptor, Digest))| Step {
+        chain_id,
+        blob: Some((desc.clone(), diff_id)),
+    };
+    Ok(steps.map(step).collect())
+}
+
+/// The directory of layers, as this process may use it.
+struct Layers<'a> {
+    dir: &'a Path,
+    namespace: Namespace,
+}
+
+impl Layers<'_> {
+    /// Returns the snapshot, if all layers of it are here.
+    fn find(&self, stack: &[Step]) -> Result<Option<Snapshot>> {
+        let snapshot = |layers, stacked| Snapshot {
+            layers,
+            namespace: self.namespace.clone(),
+            stacked,
+            warnings: Vec::new(),
+        };
+        let mut layers = Vec::with_capacity(stack.len());
+        for step in stack.iter().rev() {
+            layers.extend(self.open(&self.namespace.key(&step.chain_id))?);
+        }
+        if layers.len() == stack.len() {
+            return Ok(Some(snapshot(layers, true)));
+        }
+        let flat = self.open(&self.flat_key(stack))?;
+        Ok(flat.map(|layer| snapshot(vec![layer], false)))
+    }
+
+    /// Returns a layer that is whole, locked against removal.
+    fn open(&self, key: &str) -> Result<Option<Layer>> {
+        let path = self.dir.join(key);
+        loop {
+            let lock = match File::open(&path) {
+                Ok(dir) => dir,
+                Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(err) => return Err(err).at(path),
+            };
+            lock.lock_shared().at(&path)?;
+            if is_at(&lock, &path)? {
+                return Ok(Some(Layer { diff: path.join("diff"), _lock: lock }));
+            }
+        }
+    }
+
+    /// Unpacks the layers that are not here, and gives them their names when all of them are on the disk.
+    fn unpack(&self, stack: &[Step], layout: &Layout) -> Result<Vec<String>> {
+        // Every process takes layers from the bottom up, so no two wait for each other.
+        let mut found = Vec::new();
+        let mut warnings = Vec::new();
+        let mut claims: Vec<Claim> = Vec::new();
+        let mut below: Vec<PathBuf> = Vec::new();
+        for step in stack {
+            let key = self.namespace.key(&step.chain_id);
+            let claim = loop {
+                if let Some(layer) = self.open(&key)? {
+                    below.insert(0, layer.diff.clone());
+                    found.push(layer);
+                    break None;
+                }
+                if let Some(claim) = Claim::take(self.dir, &key)? {
+                    break Some(claim);
+                }
+            };
+            let Some(claim) = claim else { continue };
+            let stackable = !claims.is_empty()
+                || stack.len() < overlay::MOST_LAYERS
+                    && self.namespace.can_stack(&claim.tmp).is_ok();
+            if !stackable {
+                drop(claim);
+                return self.unpack_flat(stack, layout);
+            }
+            warnings.extend(self.fill(&claim, &below, step, layout)?);
+            below.insert(0, claim.diff());
+            claims.push(claim);
+        }
+        self.publish(claims)?;
+        Ok(warnings)
+    }
+
+    /// Unpacks all layers into one tree.
+    fn unpack_flat(&self, stack: &[Step], layout: &Layout) -> Result<Vec<String>> {
+        let key = self.flat_key(stack);
+        let claim = loop {
+            if self.open(&key)?.is_some() {
+                return Ok(Vec::new());
+            }
+            if let Some(claim) = Claim::take(self.dir, &key)? {
+                break claim;
+            }
+        };
+        let mut warnings = Vec::new();
+        for step in stack {
+            warnings.extend(self.fill(&claim, &[], step, layout)?);
+        }
+        self.publish(vec![claim])?;
+        Ok(warnings)
+    }
+
+    /// Unpacks one layer on top of the layers `below`, top first.
+    ///
+    /// Through an overlay of them the kernel resolves names against the merged tree, and
+    /// leaves in the upper directory what overlay wants to find in a layer.
+    fn fill(
+        &self,
+        claim: &Claim,
+        below: &[PathBuf],
+        step: &Step,
+        layout: &Layout,
+    ) -> Result<Vec<String>> {
+        let diff = claim.diff();
+        let warnings = if below.is_empty() {
+            match fs::create_dir(&diff) {
+                Err(err) if err.kind() != ErrorKind::AlreadyExists => return Err(err).at(&diff),
+                Ok(()) => {
+                    fs::set_permissions(&diff, fs::Permissions::from_mode(0o755)).at(&diff)?
+                }
+                Err(_) => {}
+            }
+            self.apply(File::open(&diff).at(&diff)?, step, layout)?
+        } else {
+            let work = claim.tmp.join("work");
+            let overlay = Overlay {
+                lower: below.to_vec(),
+                upper: Upper::Dirs { upper: diff, work: work.clone() },
+                userxattr: self.namespace.inner,
+                volatile: true, // all of it is synced at once, at the end
+            };
+            let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            let warnings = self.apply(overlay.mount(flags)?, step, layout)?;
+            tree::remove(&work)?;
+            warnings
+        };
+        let record = serde_json::json!({
+            "chainID": step.chain_id.to_string(),
+            "diffID": step.blob.as_ref().map(|(_, diff_id)| diff_id.to_string()),
+            "mapping": self.namespace.mapping.to_string(),
+        });
+        let path = claim.tmp.join("layer.json");
+        fs::write(&path, format!("{record:#}\n")).at(&path)?;
+        Ok(warnings)
+    }
+
+    /// Applies a layer's blob; returns what could not be as the layer says.
+    fn apply(&self, root: impl AsFd, step: &Step, layout: &Layout) -> Result<Vec<String>> {
+        let Some((desc, diff_id)) = &step.blob else { return Ok(Vec::new()) };
+        // Without other ids in the namespace nothing can be given to them.
+        let owners = if self.namespace.mapping.is_single() { Owners::Record } else { Owners::Set };
+        let mut tree = Tree::open(root, Options { owners, ..Options::default() })?;
+        Ok(tree.apply(layout.open_blob(desc)?, desc, Some(diff_id))?.warnings)
+    }
+
+    /// Gives finished layers their names, once their files are on the disk.
+    fn publish(&self, claims: Vec<Claim>) -> Result<()> {
+        let dir = File::open(self.dir).at(self.dir)?;
+        rustix::fs::syncfs(&dir).at(self.dir)?;
+        for claim in claims {
+            claim.publish()?;
+        }
+        dir.sync_all().at(self.dir)
+    }
+
+    /// Removes what processes that were killed have left.
+    fn collect(&self) -> Result<()> {
+        for entry in fs::read_dir(self.dir).at(self.dir)? {
+            let name = entry.at(self.dir)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with('.') && name.ends_with(".tmp") {
+                let path = self.dir.join(name);
+                let Ok(dir) = File::open(&path) else { continue };
+                if dir.try_lock().is_ok() && is_at(&dir, &path)? {
+                    // What belongs to another mapping is for a process there to remove.
+                    let _ = tree::remove(&path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flat_key(&self, stack: &[Step]) -> String {
+        // A stack has a step even when the image has no layer.
+        format!("{}.flat", self.namespace.key(&stack[stack.len() - 1].chain_id))
+    }
+}
+
+/// The right to make a layer: an exclusive lock on its temporary directory, which goes with it unless it is published.
+struct Claim {
+    path: PathBuf,
+    tmp: PathBuf,
+    published: bool,
+    _lock: File,
+}
+
+impl Claim {
+    /// Waits until nobody else makes the layer; returns nothing if it has been made.
+    fn take(layers: &Path, key: &str) -> Result<Option<Claim>> {
+        let tmp = layers.join(format!(".{key}.tmp"));
+        match DirBuilder::new().mode(0o700).create(&tmp) {
+            Err(err) if err.kind() != ErrorKind::AlreadyExists => return Err(err).at(&tmp),
+            _ => {}
+        }
+        let lock = match File::open(&tmp) {
+            Ok(dir) => dir,
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(err).at(&tmp),
+        };
+        lock.lock().at(&tmp)?;
+        // While we waited it was published, or given up and removed.
+        if !is_at(&lock, &tmp)? {
+            return Ok(None);
+        }
+        let claim = Claim { path: layers.join(key), tmp, published: false, _lock: lock };
+        if claim.path.exists() {
+            return Ok(None); // it was published before we made a new directory for it
+        }
+        tree::empty(&claim.tmp).at(&claim.tmp)?; // whoever had the lock before was killed
+        Ok(Some(claim))
+    }
+
+    fn diff(&self) -> PathBuf {
+        self.tmp.join("diff")
+    }
+
+    fn publish(mut self) -> Result<()> {
+        fs::rename(&self.tmp, &self.path).at(&self.path)?;
+        self.published = true;
+        Ok(())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.published {
+            // What cannot be removed now is collected later.
+            let _ = tree::remove(&self.tmp);
+        }
+    }
+}
+
+/// Says whether `file` is still what `path` names.
+fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(id(meta) == id(file.metadata().at(path)?)),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(err).at(path),
+    }
+}
+
+/// The user namespace of this process.
+#[derive(Clone)]
+struct Namespace {
+    mapping: Mapping,
+    /// Whether it is below the initial one, where `trusted.*` attributes cannot be set.
+    inner: bool,
+}
+
+impl Namespace {
+    fn current() -> Result<Namespace> {
+        let path = "/proc/self/ns/user";
+        let inner = fs::metadata(path).at(path)?.ino() != INITIAL_USERNS;
+        Ok(Namespace { mapping: Mapping::current()?, inner })
+    }
+
+    /// Returns the name of a layer's directory.
+    fn key(&self, chain_id: &Digest) -> String {
+        match self.inner {
+            false => chain_id.hex(),
+            true => {
+                let mapping = Digest::of(self.mapping.to_string().as_bytes());
+                format!("{}.{}", chain_id.hex(), mapping.short())
+            }
+        }
+    }
+
+    /// Returns why the filesystem of `dir` cannot hold an upper layer, or nothing if it can.
+    fn can_stack(&self, dir: &Path) -> Result<()> {
+        let probe = dir.join(".probe");
+        let tried = self.try_stack(&probe);
+        tree::remove(&probe)?;
+        tried
+    }
+
+    fn try_stack(&self, probe: &Path) -> Result<()> {
+        fs::create_dir_all(probe.join("lower/dir")).at(probe)?;
+        let overlay = Overlay {
+            lower: vec![probe.join("lower")],
+            upper: Upper::Dirs { upper: probe.join("upper"), work: probe.join("work") },
+            userxattr: self.inner,
+            volatile: true,
+        };
+        let root = overlay.mount(MountAttrFlags::empty())?;
+        // Mounting needs nothing of the upper filesystem yet; a whiteout and an opaque mark do.
+        rustix::fs::unlinkat(&root, "dir", AtFlags::REMOVEDIR).context("no whiteouts")?;
+        rustix::fs::mkdirat(&root, "dir", Mode::RWXU).context("no extended attributes")?;
+        Ok(())
+    }
+
+    /// Says whether a container could write to a tmpfs. `dir` is for trying.
+    fn can_stack_on_tmpfs(&self, dir: &Path) -> Result<bool> {
+        let name = if self.inner { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        let tmpfs = overlay::tmpfs();
+        let marks = tmpfs
+            .is_ok_and(|dir| rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty()).is_ok());
+        let probe = dir.join(".probe");
+        let lower = vec![probe.join("a"), probe.join("b")];
+        for layer in &lower {
+            fs::create_dir_all(layer).at(layer)?;
+        }
+        let overlay = Overlay { lower, upper: Upper::None, userxattr: self.inner, volatile: false };
+        let mounted = overlay.mount(MountAttrFlags::empty()).is_ok();
+        tree::remove(&probe)?;
+        Ok(marks && mounted)
+    }
+}

@@ -1,0 +1,93 @@
+//! The Go templates behind every `--format`: text/template, as far as Docker's documentation shows it.
+//!
+//! A template is parsed once and run for each row, over JSON values: fields,
+//! pipelines, variables, `range`, `if`, `with`, the built-in functions and
+//! Docker's (`json join split lower upper title pad truncate println`). Where
+//! Go would fail, so does this; what is not supported (`define`, `template`,
+//! `block`, `call`) is refused when it is parsed.
+
+mod eval;
+mod format;
+mod parse;
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde_json::Value;
+
+/// A template, parsed.
+#[derive(Debug)]
+pub struct Template {
+    nodes: Vec<Node>,
+}
+
+impl Template {
+    /// Parses a template.
+    pub fn parse(text: &str) -> Result<Template> {
+        Ok(Template { nodes: parse::parse(text)? })
+    }
+
+    /// Returns what the template makes of `row`.
+    pub fn render(&self, row: &Value) -> Result<String> {
+        eval::render(&self.nodes, row, false)
+    }
+
+    /// Returns the heading of a table: the template run over the names of its columns.
+    ///
+    /// Docker's own functions leave the names as they are, so that `{{truncate .Image 3}}` is headed IMAGE.
+    pub fn heading(&self, names: &BTreeMap<&str, &str>) -> Result<String> {
+        let row = names.iter().map(|(field, name)| ((*field).to_owned(), Value::from(*name)));
+        eval::render(&self.nodes, &Value::Object(row.collect()), true)
+    }
+}
+
+/// A piece of a template.
+#[derive(Debug)]
+enum Node {
+    Text(String),
+    /// Prints its value, unless it is an assignment.
+    Print(Pipeline),
+    If {
+        condition: Pipeline,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    With {
+        value: Pipeline,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Range {
+        over: Pipeline,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Break,
+    Continue,
+}
+
+/// `$i, $x := command | command`.
+#[derive(Debug)]
+struct Pipeline {
+    /// The variables that get its value: two in `range $i, $x := ...`.
+    variables: Vec<String>,
+    /// Whether the variables are new (`:=`) or there already (`=`).
+    declares: bool,
+    commands: Vec<Vec<Expr>>,
+}
+
+/// An operand or a function's name.
+#[derive(Debug)]
+enum Expr {
+    Literal(Value),
+    Function(String),
+    /// `.A.B`; `.` alone is no fields at all.
+    Field(Vec<String>),
+    /// `$x.A`; `$` alone is the row.
+    Variable(String, Vec<String>),
+    /// `(pipeline).A`.
+    Nested(Pipeline, Vec<String>),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,446 @@
+//! Trees of files: copied with all that a file system keeps of them, and removed.
+//!
+//! A copy has the types, modes, owners, times, extended attributes, hard links
+//! and holes of its source; where both sides can share blocks (FICLONE), nothing is read.
+//! Names are looked up one at a time below open directories and never followed.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+    XattrFlags,
+};
+use rustix::io::Errno;
+
+use crate::error::At;
+
+/// The most bytes of an extended attribute, and of the list of their names: xattr(7).
+const XATTR_MOST: usize = 64 << 10;
+
+const OPEN_DIR: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Copies what is in the directory `from`, and what is known of the directory itself, to the empty directory `to`.
+///
+/// Nobody may be changing either of them.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let open = |path: &Path| -> Result<OwnedFd> {
+        let flags = OPEN_DIR.difference(OFlags::NOFOLLOW);
+        rustix::fs::openat(CWD, path, flags, Mode::empty()).at(path)
+    };
+    let (from_fd, to_fd) = (open(from)?, open(to)?);
+    let mut copy = Copy { from: &from_fd, to: &to_fd, links: HashMap::new(), reflink: true };
+
+    // The times of a directory change as its entries are made, so they are set when all are there.
+    let mut todo = vec![PathBuf::new()];
+    let mut done = Vec::new();
+    while let Some(path) = todo.pop() {
+        todo.extend(copy.directory(&path).at(from.join(&path))?);
+        done.push(path);
+    }
+    for path in done.iter().rev() {
+        let (from_dir, to_dir) = copy.open(path).at(to.join(path))?;
+        let times = times(&rustix::fs::fstat(&from_dir)?);
+        rustix::fs::futimens(&to_dir, &times).at(to.join(path))?;
+    }
+    Ok(())
+}
+
+/// Gives `to` the owner, the mode, the attributes and the times of `from`.
+pub fn copy_metadata(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
+    let stat = rustix::fs::fstat(from)?;
+    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    copy_xattrs(&Node::Open(from), &Node::Open(to))?;
+    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
+    Ok(rustix::fs::futimens(to, &times(&stat))?)
+}
+
+/// Removes `dir` and all that is in it. What others remove or add meanwhile is no error.
+///
+/// However deep the tree is, it needs but two descriptors and no long path: a layer may
+/// nest directories deeper than a process may open files.
+pub fn remove(dir: &Path) -> Result<()> {
+    match empty(dir) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP) => return std::fs::remove_file(dir).at(dir),
+        Err(err) => return Err(err).at(dir),
+    }
+    match std::fs::remove_dir(dir) {
+        Err(err) if err.kind() == ErrorKind::DirectoryNotEmpty => remove(dir),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.at(dir),
+    }
+}
+
+/// Removes all that is in `dir`.
+pub fn empty(dir: &Path) -> rustix::io::Result<()> {
+    /// A directory above the one that is being emptied.
+    struct Above {
+        id: (u64, u64),
+        /// The directories in it that are still to be removed; the last one is being emptied.
+        inner: Vec<CString>,
+    }
+    let id = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    let mut here = rustix::fs::openat(CWD, dir, OPEN_DIR, Mode::empty())?;
+    let mut inner = unlink_files(&here)?;
+    let mut above: Vec<Above> = Vec::new();
+    loop {
+        if let Some(name) = inner.last() {
+            match rustix::fs::openat(&here, name, OPEN_DIR, Mode::empty()) {
+                Ok(child) => {
+                    above.push(Above { id: id(&here)?, inner });
+                    inner = unlink_files(&child)?;
+                    here = child;
+                }
+                Err(Errno::NOENT) => drop(inner.pop()),
+                Err(err) => return Err(err),
+            }
+            continue;
+        }
+        let Some(parent) = above.pop() else { return Ok(()) };
+        here = rustix::fs::openat(&here, c"..", OPEN_DIR, Mode::empty())?;
+        if id(&here)? != parent.id {
+            return Err(Errno::STALE); // somebody moved it, and `..` may be anywhere
+        }
+        inner = parent.inner;
+        let Some(name) = inner.last() else { continue };
+        match rustix::fs::unlinkat(&here, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => drop(inner.pop()),
+            Err(Errno::NOTEMPTY) => {} // somebody is still adding to it
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+/// Removes all but the directories in `dir`; returns their names.
+fn unlink_files(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
+    let mut directories = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if entry.file_type() == FileType::Directory {
+            directories.push(name.to_owned());
+            continue;
+        }
+        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) => directories.push(name.to_owned()),
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(directories)
+}
+
+struct Copy<'a> {
+    from: &'a OwnedFd,
+    to: &'a OwnedFd,
+    /// Where the first name of a file with several went.
+    links: HashMap<(u64, u64), PathBuf>,
+    /// Whether blocks can be shared, as far as we know.
+    reflink: bool,
+}
+
+impl Copy<'_> {
+    /// Copies a directory's entries and all but its times; returns the directories in it, which are still empty.
+    fn directory(&mut self, path: &Path) -> Result<Vec<PathBuf>> {
+        let (from, to) = self.open(path)?;
+        let mut inner = Vec::new();
+        for entry in Dir::read_from(&from)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            if self
+                .entry(&from, &to, name, &path)
+                .at(Path::new(path.file_name().unwrap_or_default()))?
+            {
+                inner.push(path);
+            }
+        }
+        copy_metadata(from.as_fd(), to.as_fd())?;
+        Ok(inner)
+    }
+
+    /// Copies one entry; returns whether it is a directory, of which only the name is there then.
+    fn entry(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, path: &Path) -> Result<bool> {
+        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Directory {
+            rustix::fs::mkdirat(to, name, Mode::RWXU)?;
+            return Ok(true);
+        }
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                rustix::fs::linkat(self.to, first, to, name, AtFlags::empty())?;
+                return Ok(false);
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.into());
+        }
+        if kind == FileType::RegularFile {
+            self.file(from, to, name, &stat)?;
+            return Ok(false);
+        }
+        match kind {
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+                rustix::fs::symlinkat(&target, to, name)?;
+            }
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice => {
+                rustix::fs::mknodat(to, name, kind, Mode::RUSR, stat.st_rdev)?;
+            }
+            _ => bail!("a file of no known type"),
+        }
+        let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+        rustix::fs::chownat(to, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+        copy_xattrs(&Node::named(from, name), &Node::named(to, name))?;
+        if kind != FileType::Symlink {
+            rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
+        }
+        rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(false)
+    }
+
+    fn file(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, stat: &Stat) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let from = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let to = File::from(rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?);
+        if self.reflink {
+            self.reflink = rustix::fs::ioctl_ficlone(&to, &from).is_ok();
+        }
+        if !self.reflink {
+            copy_data(&from, &to, stat.st_size as u64)?;
+        }
+        copy_metadata(from.as_fd(), to.as_fd())
+    }
+
+    fn open(&self, path: &Path) -> Result<(OwnedFd, OwnedFd)> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let open = |root: &OwnedFd| rustix::fs::openat(root, path, OPEN_DIR, Mode::empty());
+        Ok((open(self.from)?, open(self.to)?))
+    }
+}
+
+/// Copies the data of a file, and leaves holes where it has them.
+fn copy_data(from: &File, to: &File, size: u64) -> Result<()> {
+    to.set_len(size)?;
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break, // a hole to the end
+            Err(Errno::INVAL) => at,   // a file system that does not tell holes
+            Err(err) => return Err(err.into()),
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).min(size);
+        copy_range(from, to, start, end)?;
+        at = end.max(start + 1);
+    }
+    Ok(())
+}
+
+fn copy_range(from: &File, to: &File, mut start: u64, end: u64) -> io::Result<()> {
+    let mut buf = Vec::new();
+    while start < end {
+        let want = (end - start).min(1 << 30) as usize;
+        let (mut source, mut target) = (start, start);
+        if buf.is_empty() {
+            match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), want)
+            {
+                Ok(n) if n > 0 => {
+                    start += n as u64;
+                    continue;
+                }
+                // Not between these two file systems, or not on this kernel.
+                Ok(_)
+                | Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) =>
+                {
+                    buf.resize(256 << 10, 0);
+                }
+                Err(err) => return Err(err.into()),
+            }
+        }
+        let want = want.min(buf.len());
+        match from.read_at(&mut buf[..want], start)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            n => {
+                to.write_all_at(&buf[..n], start)?;
+                start += n as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What has extended attributes: an open file, or a name that cannot be opened without effect or at all.
+enum Node<'fd> {
+    Open(BorrowedFd<'fd>),
+    Named(CString),
+}
+
+impl Node<'_> {
+    fn named(dir: &OwnedFd, name: &CStr) -> Node<'static> {
+        let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+        path.extend_from_slice(name.to_bytes());
+        // Neither a number nor the name, a C string, has a NUL in it.
+        Node::Named(CString::new(path).unwrap())
+    }
+
+    fn list(&self) -> rustix::io::Result<Vec<u8>> {
+        let mut names = Vec::with_capacity(XATTR_MOST);
+        match self {
+            Node::Open(fd) => rustix::fs::flistxattr(fd, spare_capacity(&mut names))?,
+            Node::Named(path) => rustix::fs::llistxattr(path, spare_capacity(&mut names))?,
+        };
+        Ok(names)
+    }
+
+    fn get(&self, name: &CStr) -> rustix::io::Result<Vec<u8>> {
+        let mut value = Vec::with_capacity(XATTR_MOST);
+        match self {
+            Node::Open(fd) => rustix::fs::fgetxattr(fd, name, spare_capacity(&mut value))?,
+            Node::Named(path) => rustix::fs::lgetxattr(path, name, spare_capacity(&mut value))?,
+        };
+        Ok(value)
+    }
+
+    fn set(&self, name: &CStr, value: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Node::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Node::Named(path) => rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()),
+        }
+    }
+}
+
+fn copy_xattrs(from: &Node, to: &Node) -> Result<()> {
+    let names = match from.list() {
+        Ok(names) => names,
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        Err(err) => return Err(err.into()),
+    };
+    for name in names.split_inclusive(|&b| b == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        match to.set(name, &from.get(name)?) {
+            // A security module's label is its own business on the other side.
+            Err(Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL) if is_label(name) => {}
+            set => set.at(name.to_string_lossy().as_ref())?,
+        }
+    }
+    Ok(())
+}
+
+fn is_label(name: &CStr) -> bool {
+    name.to_bytes().starts_with(b"security.") && name != c"security.capability"
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |tv_sec: i64, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec as _ };
+    Timestamps {
+        last_access: time(stat.st_atime as _, stat.st_atime_nsec as _),
+        last_modification: time(stat.st_mtime as _, stat.st_mtime_nsec as _),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::process::Command;
+    use std::{fs, path};
+
+    use super::*;
+
+    /// Returns what find and getfattr say of a tree.
+    fn look(dir: &path::Path) -> String {
+        let script = "find . -printf '%P %y %m %U %G %s %T@ %n %l\\n' | sort; \
+            getfattr -Rdhm- . | sort; find . -type f -exec sha256sum {} + | sort; find . -type b -o -type c | xargs -r stat -c '%n %t %T'";
+        let output = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_copy_is_what_the_source_is() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = from.path();
+        fs::create_dir_all(dir.join("a/b/c")).unwrap();
+        fs::write(dir.join("a/file"), "x".repeat(100_000)).unwrap();
+        fs::hard_link(dir.join("a/file"), dir.join("a/b/link")).unwrap();
+        fs::write(dir.join("a/odd \n\u{e9}"), "").unwrap();
+        symlink("/nowhere", dir.join("a/b/symlink")).unwrap();
+        symlink("file", dir.join("a/to-file")).unwrap();
+        fs::set_permissions(dir.join("a/file"), fs::Permissions::from_mode(0o4751)).unwrap();
+        rustix::fs::mknodat(CWD, dir.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let sparse = File::create(dir.join("sparse")).unwrap();
+        sparse.set_len(64 << 20).unwrap();
+        sparse.write_all_at(b"data", 32 << 20).unwrap();
+        let flags = XattrFlags::empty();
+        rustix::fs::setxattr(dir.join("a"), "user.mark", b"value", flags).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            nix::unistd::chown(&dir.join("a/file"), Some(3.into()), Some(4.into())).unwrap();
+            fs::set_permissions(dir.join("a/file"), fs::Permissions::from_mode(0o4751)).unwrap();
+            std::os::unix::fs::lchown(dir.join("a/to-file"), Some(5), Some(6)).unwrap();
+            let kind = FileType::CharacterDevice;
+            rustix::fs::mknodat(CWD, dir.join("null"), kind, Mode::RUSR, rustix::fs::makedev(1, 3))
+                .unwrap();
+        }
+        fs::set_permissions(dir.join("a/b"), fs::Permissions::from_mode(0o1555)).unwrap();
+        let old = Timespec { tv_sec: 1_000_000_000, tv_nsec: 123_456_789 };
+        let old = Timestamps { last_access: old, last_modification: old };
+        for path in ["a/b/symlink", "a/b", "sparse", "a", ""] {
+            rustix::fs::utimensat(CWD, dir.join(path), &old, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        }
+
+        copy(dir, to.path()).unwrap();
+        assert_eq!(look(to.path()), look(dir));
+        let blocks = |dir: &path::Path| fs::metadata(dir.join("sparse")).unwrap().blocks();
+        assert_eq!(blocks(to.path()), blocks(dir));
+    }
+
+    #[test]
+    fn a_tree_deeper_than_a_process_may_open_files_is_removed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let top = scratch.path().join("top");
+        fs::create_dir(&top).unwrap();
+        let mut dir = rustix::fs::openat(CWD, &top, OPEN_DIR, Mode::empty()).unwrap();
+        for _ in 0..1200 {
+            for name in [c"d", c"sibling"] {
+                rustix::fs::mkdirat(&dir, name, Mode::RWXU).unwrap();
+            }
+            rustix::fs::symlinkat(c"/", &dir, c"link").unwrap();
+            dir = rustix::fs::openat(&dir, c"d", OPEN_DIR, Mode::empty()).unwrap();
+        }
+        drop(dir);
+        remove(&top).unwrap();
+        assert!(!top.exists());
+        remove(&top).unwrap();
+    }
+
+    #[test]
+    fn a_symlink_is_removed_and_not_followed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (bait, link) = (scratch.path().join("bait"), scratch.path().join("link"));
+        fs::create_dir(&bait).unwrap();
+        fs::write(bait.join("file"), "").unwrap();
+        symlink(&bait, &link).unwrap();
+        remove(&link).unwrap();
+        assert!(bait.join("file").exists() && !link.exists());
+    }
+}

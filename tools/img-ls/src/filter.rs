@@ -1,0 +1,266 @@
+//! `--filter`: which images are listed. Different keys must all match, of one key any may.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use common::cli::Operand;
+use common::reference::Reference;
+use common::store::Store;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::Image;
+
+/// One `--filter KEY=VALUE`.
+#[derive(Clone, Debug)]
+pub enum Filter {
+    /// Without a name.
+    Dangling(bool),
+    /// With this label, and this value if one is given.
+    Label(String, Option<String>),
+    /// Whose name matches a pattern.
+    Reference(String),
+    /// Created before another image, or after it.
+    Before(Operand),
+    Since(Operand),
+    /// Created before a moment.
+    Until(Timestamp),
+}
+
+impl FromStr for Filter {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (key, value) =
+            text.split_once('=').with_context(|| format!("{text:?}: not KEY=VALUE"))?;
+        Ok(match key {
+            "dangling" => match value {
+                "true" | "1" => Filter::Dangling(true),
+                "false" | "0" => Filter::Dangling(false),
+                _ => bail!("dangling is true or false, not {value:?}"),
+            },
+            "label" => match value.split_once('=') {
+                Some((label, value)) => Filter::Label(label.into(), Some(value.into())),
+                None => Filter::Label(value.into(), None),
+            },
+            "reference" => Filter::Reference(value.into()),
+            "before" => Filter::Before(value.parse()?),
+            "since" => Filter::Since(value.parse()?),
+            "until" => Filter::Until(moment(value)?),
+            _ => bail!("{key:?}: not one of before, dangling, label, reference, since, until"),
+        })
+    }
+}
+
+/// The filters of a command line, the images that they name looked up.
+pub struct Filters(Vec<(&'static str, Test)>);
+
+enum Test {
+    Dangling(bool),
+    Label(String, Option<String>),
+    Reference(String),
+    Before(Timestamp),
+    After(Timestamp),
+}
+
+impl Filters {
+    /// Looks up what the filters name.
+    pub fn new(filters: &[Filter], store: &Store) -> Result<Filters> {
+        let created = |operand: &Operand| -> Result<Timestamp> {
+            let found = operand.find(store)?;
+            let image = Image::read(&found.layout, None, &found.desc);
+            image.created.with_context(|| format!("{operand}: does not say when it was created"))
+        };
+        let test = |filter: &Filter| -> Result<(&'static str, Test)> {
+            Ok(match filter {
+                Filter::Dangling(wanted) => ("dangling", Test::Dangling(*wanted)),
+                Filter::Label(label, value) => ("label", Test::Label(label.clone(), value.clone())),
+                Filter::Reference(pattern) => ("reference", Test::Reference(pattern.clone())),
+                Filter::Before(image) => ("before", Test::Before(created(image)?)),
+                Filter::Since(image) => ("since", Test::After(created(image)?)),
+                Filter::Until(moment) => ("until", Test::Before(*moment)),
+            })
+        };
+        Ok(Filters(filters.iter().map(test).collect::<Result<_>>()?))
+    }
+
+    /// Returns whether unnamed images are asked for by name, so to speak.
+    pub fn wants_unnamed(&self) -> bool {
+        self.0.iter().any(|(_, test)| matches!(test, Test::Dangling(true)))
+    }
+
+    /// Returns whether an image is listed. A label must match for each `label=`, as for Docker.
+    pub fn accept(&self, image: &Image) -> bool {
+        self.0.iter().all(|(key, test)| match *key {
+            "label" => test.accepts(image),
+            _ => self.0.iter().any(|(other, test)| other == key && test.accepts(image)),
+        })
+    }
+}
+
+impl Test {
+    fn accepts(&self, image: &Image) -> bool {
+        match self {
+            Test::Dangling(wanted) => image.name.is_none() == *wanted,
+            Test::Label(label, value) => match (image.labels.get(label), value) {
+                (Some(found), Some(value)) => found == value,
+                (found, _) => found.is_some(),
+            },
+            Test::Reference(pattern) => {
+                image.name.as_ref().is_some_and(|name| matches(pattern, name))
+            }
+            Test::Before(moment) => image.created.is_some_and(|created| created < *moment),
+            Test::After(moment) => image.created.is_some_and(|created| created > *moment),
+        }
+    }
+}
+
+/// Returns whether a pattern matches a name, with its tag or without, as Docker prints it or whole.
+pub fn matches(pattern: &str, name: &Reference) -> bool {
+    let names = [name.to_string(), name.familiar(), name.full(), name.repository()];
+    names.iter().any(|name| glob(pattern.as_bytes(), name.as_bytes()))
+}
+
+/// Go's path.Match: `*` and `?` stop at a slash, `[a-z]` and `[^a-z]` are one character.
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => {
+            let end = name.iter().position(|b| *b == b'/').unwrap_or(name.len());
+            // Runs of stars are one star: they would take time that grows with their number's power.
+            match rest {
+                [b'*', ..] => glob(rest, name),
+                _ => (0..=end).any(|at| glob(rest, &name[at..])),
+            }
+        }
+        ([b'?', pattern @ ..], [b, name @ ..]) if *b != b'/' => glob(pattern, name),
+        ([b'[', pattern @ ..], [b, name @ ..]) => match class(pattern, *b) {
+            Some((true, rest)) => glob(rest, name),
+            _ => false,
+        },
+        ([b'\\', c, pattern @ ..], [b, name @ ..]) | ([c, pattern @ ..], [b, name @ ..])
+            if c == b =>
+        {
+            glob(pattern, name)
+        }
+        _ => false,
+    }
+}
+
+/// Returns whether a `[...]` has `b`, and what follows it.
+fn class(pattern: &[u8], b: u8) -> Option<(bool, &[u8])> {
+    let (negated, mut pattern) = match pattern {
+        [b'^', rest @ ..] => (true, rest),
+        _ => (false, pattern),
+    };
+    let mut found = false;
+    loop {
+        pattern = match pattern {
+            [b']', rest @ ..] => return Some((found != negated, rest)),
+            [low, b'-', high, rest @ ..] if *high != b']' => {
+                found |= (*low..=*high).contains(&b);
+                rest
+            }
+            [c, rest @ ..] => {
+                found |= *c == b;
+                rest
+            }
+            [] => return None,
+        };
+    }
+}
+
+/// Reads a moment: RFC 3339, a date, seconds since 1970, or how long ago as Go writes it (`1h30m`).
+fn moment(text: &str) -> Result<Timestamp> {
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment);
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Ok(Timestamp::from_second(seconds)?);
+    }
+    let zone = jiff::tz::TimeZone::system();
+    if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
+        return Ok(local.to_zoned(zone)?.timestamp());
+    }
+    if let Ok(date) = text.parse::<jiff::civil::Date>() {
+        return Ok(date.to_zoned(zone)?.timestamp());
+    }
+    let ago = duration(text)
+        .with_context(|| format!("{text:?}: neither a time nor a duration (as 24h)"))?;
+    Ok(Timestamp::now().checked_sub(ago)?)
+}
+
+/// Reads a Go duration: `1h30m`, `10s`.
+fn duration(mut text: &str) -> Result<SignedDuration> {
+    ensure!(!text.is_empty(), "empty");
+    let mut total = SignedDuration::ZERO;
+    while !text.is_empty() {
+        let (number, rest) = text
+            .split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
+        let (unit, rest) =
+            rest.split_at(rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len()));
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 0.001,
+            _ => bail!("unknown unit {unit:?}"),
+        };
+        let part = SignedDuration::try_from_secs_f64(number.parse::<f64>()? * seconds)?;
+        total = total.checked_add(part).context("too long")?;
+        text = rest;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_go_matches_paths() {
+        let table = [
+            ("app", "app:v1", true),
+            ("app:*", "app:v1", true),
+            ("ap?", "app:v1", true),
+            ("*", "app:v1", true),
+            ("*", "user/app:v1", false),
+            ("*/app", "user/app:v1", true),
+            ("[a-c]pp", "app", true),
+            ("[^a]pp", "app", false),
+            ("docker.io/library/app", "app:v1", true),
+            ("app:v2", "app:v1", false),
+            ("**p", "app", true),
+            ("[", "app", false),
+        ];
+        for (pattern, name, wanted) in table {
+            assert_eq!(matches(pattern, &name.parse().unwrap()), wanted, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn moments_are_read_in_all_their_forms() {
+        for good in [
+            "2026-11-20T00:00:00Z",
+            "2026-11-20",
+            "2026-11-20T10:00:00",
+            "1700000000",
+            "1h30m",
+            "10s",
+        ] {
+            assert!(moment(good).is_ok(), "{good}");
+        }
+        for bad in ["", "yesterday", "10", "1x", "h", "1h30"]
+            .into_iter()
+            .filter(|bad| bad.parse::<i64>().is_err())
+        {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_filters_are_refused() {
+        for bad in ["", "label", "dangling=perhaps", "until=never", "color=red", "before=A//B"] {
+            assert!(bad.parse::<Filter>().is_err(), "{bad}");
+        }
+    }
+}

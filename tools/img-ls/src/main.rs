@@ -1,0 +1,185 @@
+//! Lists images.
+//!
+//! SIZE is what the image takes in the store: its blobs, as they are packed.
+
+mod filter;
+mod human;
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use common::cli::list::{List, Row};
+use common::cli::{self, Root};
+use common::layout::Layout;
+use common::platform::Platform;
+use common::reference::Reference;
+use filter::{Filter, Filters};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use oci_spec::image::Descriptor;
+
+/// List images
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    root: Root,
+
+    /// List unnamed images, too
+    #[arg(short, long)]
+    all: bool,
+
+    /// Print a pinned name or an ID a line, for programs
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Print IDs whole
+    #[arg(long)]
+    no_trunc: bool,
+
+    /// Show digests
+    #[arg(long)]
+    digests: bool,
+
+    /// `table`, `table TEMPLATE`, `json` or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+
+    /// before=IMAGE, dangling=BOOL, label=KEY[=VALUE], reference=PATTERN, since=IMAGE or until=TIME
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    filters: Vec<Filter>,
+
+    /// Only names that match this one: NAME, NAME:TAG, or a pattern
+    #[arg(value_name = "NAME")]
+    pattern: Option<String>,
+}
+
+/// An image, as a list shows it.
+#[derive(Clone)]
+pub struct Image {
+    name: Option<Reference>,
+    digest: String,
+    created: Option<Timestamp>,
+    labels: BTreeMap<String, String>,
+    size: u64,
+}
+
+fn main() -> ExitCode {
+    cli::main(run)
+}
+
+fn run(args: Args) -> Result<()> {
+    let store = args.root.open()?;
+    let filters = Filters::new(&args.filters, &store)?;
+    let mut images = images(&store.images)?;
+    images.retain(|image| {
+        (image.name.is_some() || args.all || filters.wants_unnamed())
+            && filters.accept(image)
+            && args.pattern.as_deref().is_none_or(|pattern| {
+                image.name.as_ref().is_some_and(|name| filter::matches(pattern, name))
+            })
+    });
+    // The newest first, as Docker lists them.
+    images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.name.cmp(&b.name)));
+    if args.quiet {
+        let lines: Vec<String> = images.iter().map(|image| image.pinned() + "\n").collect();
+        return cli::print(lines.concat().as_bytes());
+    }
+    let list = List {
+        columns: &[
+            ("Repository", "REPOSITORY"),
+            ("Tag", "TAG"),
+            ("Digest", "DIGEST"),
+            ("ID", "IMAGE ID"),
+            ("CreatedSince", "CREATED"),
+            ("CreatedAt", "CREATED AT"),
+            ("Size", "SIZE"),
+        ],
+        table: match args.digests {
+            true => "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
+                .into(),
+            false => "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}".into(),
+        },
+        config_key: "imagesFormat",
+    };
+    let rows: Vec<Row> = images.iter().map(|image| image.row(args.no_trunc)).collect();
+    cli::print(list.render(&rows, args.format.as_deref())?.as_bytes())
+}
+
+/// Reads the images of a layout, each manifest once, however many names it has.
+fn images(layout: &Layout) -> Result<Vec<Image>> {
+    let index = layout.index()?;
+    let mut read: HashMap<&str, Image> = HashMap::new();
+    let mut images = Vec::new();
+    for entry in index.images() {
+        let known = match read.get(entry.digest()) {
+            Some(known) => known,
+            None => {
+                let image = Image::read(layout, None, &entry.descriptor()?);
+                read.entry(entry.digest()).or_insert(image)
+            }
+        };
+        let name = entry.name().and_then(|name| name.parse().ok());
+        images.push(Image { name, ..known.clone() });
+    }
+    Ok(images)
+}
+
+impl Image {
+    /// Reads what the list shows. What cannot be read is not shown: a list of what is here must not fail for one image.
+    fn read(layout: &Layout, name: Option<Reference>, desc: &Descriptor) -> Image {
+        let digest = desc.digest().to_string();
+        let mut image =
+            Image { name, digest, created: None, labels: BTreeMap::new(), size: desc.size() };
+        match layout.resolve(desc, &Platform::host()) {
+            Ok(resolved) => {
+                let config = resolved.config;
+                image.created = config.created().as_ref().and_then(|created| created.parse().ok());
+                let labels = config.config().as_ref().and_then(|config| config.labels().clone());
+                image.labels.extend(labels.unwrap_or_default());
+                let layers = resolved.manifest.layers().iter().map(Descriptor::size);
+                image.size += layers.sum::<u64>() + resolved.manifest.config().size();
+            }
+            Err(err) => cli::report(&err.context(image.digest.clone())),
+        }
+        image
+    }
+
+    /// Returns the name with its digest, or the digest alone.
+    fn pinned(&self) -> String {
+        match (&self.name, self.digest.parse()) {
+            (Some(name), Ok(digest)) => name.at(&digest),
+            _ => self.digest.clone(),
+        }
+    }
+
+    fn row(&self, no_trunc: bool) -> Row {
+        let none = || "<none>".to_owned();
+        let id = match (no_trunc, self.digest.parse::<common::digest::Digest>()) {
+            (false, Ok(digest)) => digest.short(),
+            _ => self.digest.clone(),
+        };
+        let created = self.created.map(|created| created.to_zoned(TimeZone::system()));
+        let since = self
+            .created
+            .map(|created| human::age(Timestamp::now().duration_since(created).as_secs()));
+        let fields = [
+            ("Repository", self.name.as_ref().map_or_else(none, Reference::familiar)),
+            ("Tag", self.name.as_ref().and_then(Reference::tag).map_or_else(none, str::to_owned)),
+            ("Digest", self.digest.clone()),
+            ("ID", id),
+            ("CreatedSince", since.unwrap_or_else(|| "N/A".into())),
+            (
+                "CreatedAt",
+                created.map_or_else(
+                    || "N/A".into(),
+                    |at| at.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string(),
+                ),
+            ),
+            ("Size", human::size(self.size)),
+        ];
+        fields.into_iter().map(|(field, value)| (field.to_owned(), value.into())).collect()
+    }
+}

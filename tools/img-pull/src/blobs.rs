@@ -1,0 +1,127 @@
+//! The blobs of an image, several at a time.
+//!
+//! A worker reads a blob from the registry, hashes it and writes it, a piece at
+//! a time, so memory does not grow with the image. What stays behind when a
+//! worker fails or dies is gone on with by the next pull.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use anyhow::{Context, Error, Result, anyhow};
+use common::digest::Digest;
+use common::error::Hint;
+use common::layout::Writing;
+use common::registry::{Registry, blob};
+
+use crate::progress::Progress;
+
+/// How many blobs are on their way at once. Docker has 3, containers/image 6.
+const WORKERS: usize = 4;
+
+/// The piece that is read, hashed and written: it stays in the processor's cache.
+const PIECE: usize = 128 << 10;
+
+/// What is known of a blob beside its digest.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// How many bytes it has.
+    pub size: u64,
+    /// Its descriptor says that others have it.
+    pub foreign: bool,
+    /// It is a config.
+    pub config: bool,
+}
+
+/// Fetches the blobs that are not here.
+pub fn fetch(
+    writing: &Writing,
+    registry: &Registry,
+    path: &str,
+    blobs: BTreeMap<Digest, Wanted>,
+    progress: &Progress,
+) -> Result<()> {
+    // The largest first, so that no worker begins it when the others are done.
+    let mut queue: Vec<(Digest, Wanted)> = blobs.into_iter().collect();
+    queue.sort_by_key(|(_, wanted)| Reverse(wanted.size));
+    let workers = queue.len().min(WORKERS);
+    let queue = Mutex::new(queue.into_iter());
+    let first: Mutex<Option<Error>> = Mutex::default();
+    let failed = AtomicBool::new(false);
+    let work = || {
+        let mut buffer = vec![0; PIECE];
+        while !failed.load(Relaxed) {
+            let next = queue.lock().ok().and_then(|mut queue| queue.next());
+            let Some((digest, wanted)) = next else { break };
+            let work = Work { writing, registry, path, progress, failed: &failed };
+            if let Err(err) = work.fetch(&digest, &wanted, &mut buffer) {
+                failed.store(true, Relaxed);
+                if let Ok(mut first) = first.lock() {
+                    first.get_or_insert(err);
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match first.into_inner() {
+        Ok(Some(err)) => Err(err),
+        _ => Ok(()),
+    }
+}
+
+struct Work<'a> {
+    writing: &'a Writing<'a>,
+    registry: &'a Registry<'a>,
+    path: &'a str,
+    progress: &'a Progress,
+    /// Another worker failed: the image will not be complete.
+    failed: &'a AtomicBool,
+}
+
+impl Work<'_> {
+    fn fetch(&self, digest: &Digest, wanted: &Wanted, buffer: &mut [u8]) -> Result<()> {
+        loop {
+            let Some(mut out) = self.writing.blob(digest, wanted.size)? else {
+                self.progress.exists(digest, wanted.size);
+                return Ok(());
+            };
+            let kept = out.offset();
+            self.progress.advance(digest, kept, kept, wanted.size);
+            let mut blob = self.registry.blob(self.path, digest, wanted.size, kept);
+            loop {
+                let n = match blob.next(buffer) {
+                    Ok(0) => break,
+                    Ok(n) => n,
+                    Err(err) if wanted.foreign && blob::is_missing(&err) => {
+                        return Err(anyhow!("blob {digest}: not in the registry")).hint(|| {
+                            "it is a foreign layer, and its URLs are not followed".into()
+                        });
+                    }
+                    Err(err) => return Err(err),
+                };
+                if self.failed.load(Relaxed) {
+                    return Ok(());
+                }
+                out.write_all(&buffer[..n]).with_context(|| format!("blob {digest}"))?;
+                self.progress.advance(digest, n as u64, out.offset(), wanted.size);
+            }
+            match out.finish() {
+                Ok(()) => {
+                    self.progress.finished(digest, wanted.size);
+                    return Ok(());
+                }
+                // What an earlier run left may have been what was wrong; finish() removed it.
+                Err(_) if kept > 0 => self.progress.withdraw(wanted.size),
+                Err(err) => return Err(err),
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Fetches images from a registry.
+//!
+//! What is here already is not fetched again, and what was fetched in part is
+//! gone on with. An image gets its name when all of it is here; a digest that is
+//! here needs no network at all.
+
+mod blobs;
+mod near;
+mod password;
+mod progress;
+mod pull;
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::{ArgAction, Parser};
+use common::cli::{self, Dir, Root};
+use common::error::Usage;
+use common::layout::Layout;
+use common::platform::Platform;
+use common::reference::Reference;
+use common::registry::credentials::Files;
+use common::registry::{Options, Registry};
+
+use progress::{Progress, Style};
+use pull::Pull;
+
+/// The longest line of a list on stdin.
+const LINE_LIMIT: u64 = 4096;
+
+/// Fetch images from a registry
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    root: Root,
+
+    /// Put the images into a layout directory, which is made if need be, and not into the store
+    #[arg(long, value_name = "DIR", value_parser = directory)]
+    layout: Option<Dir>,
+
+    /// The platform to fetch the image for, where there are several; this machine's by default
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+
+    /// Fetch the images for all platforms, and name them together
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+
+    /// Fetch all tags of the repository
+    #[arg(short = 'a', long)]
+    all_tags: bool,
+
+    /// Say nothing but results and errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Who you are to the registry; the password is asked for if it is left out
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    creds: Option<String>,
+
+    /// The file with credentials, instead of podman's and docker's
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+
+    /// Whether certificates must be trusted; if not, plain HTTP will do as well
+    #[arg(
+        long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true"
+    )]
+    tls_verify: bool,
+
+    /// How often to try again what may yet succeed
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    retry: u32,
+
+    /// How to show progress on stderr; auto is a bar on a terminal, plain lines elsewhere
+    #[arg(long, value_name = "STYLE", value_enum, default_value_t = Style::Auto)]
+    progress: Style,
+
+    /// Read names from stdin too, one a line
+    #[arg(long)]
+    stdin: bool,
+
+    /// With --stdin, names end in NUL
+    #[arg(short = '0', requires = "stdin")]
+    nul: bool,
+
+    /// The images: NAME, NAME:TAG, NAME@DIGEST
+    #[arg(value_name = "REF", required_unless_present = "stdin")]
+    names: Vec<Reference>,
+}
+
+fn directory(text: &str) -> Result<Dir> {
+    Dir::new(text.as_ref())
+}
+
+fn main() -> ExitCode {
+    cli::main(run)
+}
+
+fn run(args: Args) -> Result<()> {
+    let layout = match &args.layout {
+        Some(dir) => Layout::create(dir.path())?,
+        None => args.root.open()?.images,
+    };
+    let style = if args.quiet { Style::None } else { args.progress };
+    let progress = Arc::new(Progress::new(style));
+    let mut options = Options::of_user();
+    options.verify = args.tls_verify;
+    options.retries = args.retry;
+    options.files = Files::of_user(args.authfile.clone());
+    options.credentials = args.creds.as_deref().map(password::credentials).transpose()?;
+    options.notice = Some(Box::new({
+        let progress = progress.clone();
+        move |text| progress.notice(text)
+    }));
+    let pull = Pull {
+        layout: &layout,
+        progress: &progress,
+        host: Platform::host(),
+        platform: args.platform.clone(),
+        all_platforms: args.all_platforms,
+    };
+
+    let mut registries = HashMap::new();
+    let mut failed = false;
+    let given = args.names.iter().cloned().map(Ok);
+    let listed = args.stdin.then(|| stdin(args.nul)).into_iter().flatten();
+    for name in given.chain(listed) {
+        let done = name.and_then(|name| one(&args, &pull, &options, &mut registries, &name));
+        if let Err(err) = done {
+            progress.clear();
+            cli::report(&err);
+            failed = true;
+        }
+    }
+    if failed { Err(cli::Reported.into()) } else { Ok(()) }
+}
+
+/// Pulls one image, or all tags of one repository.
+fn one<'a>(
+    args: &Args,
+    pull: &Pull,
+    options: &'a Options,
+    registries: &mut HashMap<String, Registry<'a>>,
+    name: &Reference,
+) -> Result<()> {
+    let domain = name.domain();
+    if let (Some(_), Some(other)) = (&args.creds, registries.keys().find(|key| *key != domain)) {
+        let text = format!("{name}: --creds are for {other}, where the first image comes from");
+        return Err(Usage(text).into());
+    }
+    let registry =
+        registries.entry(domain.to_owned()).or_insert_with(|| Registry::new(domain, options));
+    let names = match args.all_tags {
+        true => all_tags(registry, name)?,
+        false => vec![name.clone()],
+    };
+    let mut failed = false;
+    for name in names {
+        match pull.pull(registry, &name) {
+            Ok((name, digest)) => cli::result(match &args.layout {
+                Some(dir) => dir.at(Some(&name), &digest),
+                None => name.at(&digest),
+            })?,
+            Err(err) if args.all_tags => {
+                pull.progress.clear();
+                cli::report(&err);
+                failed = true;
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    if failed { bail!("{}: not all tags", name.familiar()) } else { Ok(()) }
+}
+
+fn all_tags(registry: &Registry, name: &Reference) -> Result<Vec<Reference>> {
+    if name.repository().parse::<Reference>()? != *name {
+        return Err(Usage(format!("{name}: with --all-tags, a name without tag and digest")).into());
+    }
+    let tags = registry.tags(name.path(), usize::MAX).with_context(|| name.familiar())?;
+    tags.iter().map(|tag| name.with_tag(tag)).collect()
+}
+
+/// Returns the names on stdin, each as soon as it is there.
+fn stdin(nul: bool) -> impl Iterator<Item = Result<Reference>> {
+    let end = if nul { b'\0' } else { b'\n' };
+    let mut stdin = io::stdin().lock();
+    let mut over = false;
+    std::iter::from_fn(move || {
+        while !over {
+            let mut line = Vec::new();
+            match stdin.by_ref().take(LINE_LIMIT).read_until(end, &mut line) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(err) => {
+                    over = true;
+                    return Some(Err(err).context("stdin"));
+                }
+            }
+            let ended = line.pop_if(|last| *last == end).is_some();
+            if !ended && line.len() as u64 == LINE_LIMIT {
+                over = true;
+                return Some(Err(anyhow::anyhow!("stdin: a line of more than {LINE_LIMIT} bytes")));
+            }
+            let line = String::from_utf8_lossy(&line);
+            if !line.trim().is_empty() {
+                return Some(line.trim().parse());
+            }
+        }
+        None
+    })
+}
