@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::error::Hint;
 use crate::passwd;
-use crate::runtime::capability;
+use crate::runtime::{capability, seccomp};
 
 /// The version of the runtime spec: crun 1.8 refuses a newer one, and nothing newer is needed.
 const VERSION: &str = "1.0.2";
@@ -249,23 +249,37 @@ fn mounts(options: &Options) -> Vec<Mount> {
     if options.mappings.as_ref().is_some_and(|mappings| !maps(&mappings.gids, 5)) {
         devpts.pop();
     }
-    // A user namespace can only mount the sysfs of a network namespace that it owns.
     let foreign = options.mappings.is_some() && options.host_network;
-    let sys = if foreign {
-        mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])
-    } else {
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])
-    };
+    let sys = mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]);
     let shm = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", "devpts", &devpts),
-        sys,
+        if foreign { borrowed(sys) } else { sys },
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/dev/shm", "tmpfs", "shm", &shm),
     ]
+}
+
+/// Makes the container see the host's sysfs, read-only.
+///
+/// A user namespace can only mount the sysfs of a network namespace that it
+/// owns, so without one it has to take what there is.
+pub fn borrow_sysfs(spec: &mut Spec) {
+    let Some(mounts) = spec.mounts_mut() else { return };
+    for sys in mounts.iter_mut().filter(|mount| mount.typ().as_deref() == Some("sysfs")) {
+        *sys = borrowed(std::mem::take(sys));
+    }
+}
+
+/// Returns a mount of sysfs as one of the host's sysfs.
+fn borrowed(mut sys: Mount) -> Mount {
+    let mut options = sys.options().clone().unwrap_or_default();
+    options.insert(0, "rbind".into());
+    sys.set_typ(Some("none".into())).set_source(Some("/sys".into())).set_options(Some(options));
+    sys
 }
 
 /// Returns one mount.
@@ -301,13 +315,26 @@ fn linux(options: &Options) -> Linux {
 
     let mut linux = Linux::default();
     linux
+        .set_sysctl((!options.host_network).then(|| sysctls(options)))
         .set_resources((!options.unprivileged).then(resources))
         .set_namespaces(Some(namespaces.collect()))
+        .set_seccomp(seccomp::default_profile(&Capabilities::from(capability::DEFAULT)))
         .set_masked_paths(Some(masked))
         .set_readonly_paths(Some(strings(&READ_ONLY)))
         .set_uid_mappings(options.mappings.as_ref().map(|mappings| mappings.uids.clone()))
         .set_gid_mappings(options.mappings.as_ref().map(|mappings| mappings.gids.clone()));
     linux
+}
+
+/// Returns what Docker sets in a network namespace: any user may have a low port, and send a ping.
+fn sysctls(options: &Options) -> HashMap<String, String> {
+    let mut sysctls = HashMap::new();
+    sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+    // All groups of the range must be mapped.
+    if options.mappings.is_none() {
+        sysctls.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+    }
+    sysctls
 }
 
 /// Returns the limits: no device but the usual ones, which every runtime adds, and a number of processes.
@@ -350,4 +377,286 @@ fn annotations(config: &ImageConfiguration, image: &Config) -> HashMap<String, S
         }
     }
     annotations
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use oci_spec::runtime::LinuxIdMappingBuilder;
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::error::{hint_of, line};
+
+    /// A tree with two users.
+    fn tree() -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n";
+        fs::write(dir.path().join("etc/passwd"), passwd).unwrap();
+        let group = "root:x:0:\nbin:x:1:root\napp:x:1000:\nextra:x:5:app\n";
+        fs::write(dir.path().join("etc/group"), group).unwrap();
+        dir
+    }
+
+    fn image(config: Value) -> ImageConfiguration {
+        let json = json!({
+            "architecture": "amd64", "os": "linux", "config": config,
+            "rootfs": { "type": "layers", "diff_ids": [] },
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn made(config: Value, options: &Options) -> Result<Value> {
+        let tree = tree();
+        let spec = spec(&image(config), File::open(tree.path()).unwrap(), options)?;
+        Ok(serde_json::from_slice(&to_json(&spec)?)?)
+    }
+
+    /// One user or group in the namespace for each of the sizes, and the first is the caller's.
+    fn mappings(size: u32) -> Mappings {
+        let range = |container: u32, host: u32, size: u32| {
+            let range = LinuxIdMappingBuilder::default().container_id(container).host_id(host);
+            range.size(size).build().unwrap()
+        };
+        let mut ranges = vec![range(0, 1001, 1)];
+        if size > 1 {
+            ranges.push(range(1, 100_000, size - 1));
+        }
+        Mappings { uids: ranges.clone(), gids: ranges }
+    }
+
+    #[test]
+    fn the_spec_is_the_container_that_docker_would_make() {
+        let config = json!({
+            "User": "app", "Env": ["PATH=/bin", "A=b", "A=c"], "Entrypoint": ["/entry"],
+            "Cmd": ["a b", "c"], "WorkingDir": "/srv", "StopSignal": "SIGINT",
+            "ExposedPorts": { "80/tcp": {}, "443/tcp": {} }, "Volumes": { "/data": {} },
+            "Labels": { "team": "tare", "org.opencontainers.image.author": "me" },
+        });
+        let options = Options { hostname: Some("box".into()), ..Options::default() };
+        let mut made = made(config, &options).unwrap();
+        let seccomp = made["linux"].as_object_mut().unwrap().remove("seccomp").unwrap();
+        assert_eq!(seccomp["defaultAction"], "SCMP_ACT_ERRNO");
+
+        let bounding = [
+            "CAP_AUDIT_WRITE",
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_KILL",
+            "CAP_MKNOD",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_NET_RAW",
+            "CAP_SETFCAP",
+            "CAP_SETGID",
+            "CAP_SETPCAP",
+            "CAP_SETUID",
+            "CAP_SYS_CHROOT",
+        ];
+        let expected = json!({
+            "ociVersion": "1.0.2",
+            "root": { "path": "rootfs", "readonly": false },
+            "hostname": "box",
+            "annotations": {
+                "org.opencontainers.image.architecture": "amd64",
+                "org.opencontainers.image.author": "me",
+                "org.opencontainers.image.exposedPorts": "443/tcp,80/tcp",
+                "org.opencontainers.image.os": "linux",
+                "org.opencontainers.image.stopSignal": "SIGINT",
+                "team": "tare",
+            },
+            "process": {
+                "terminal": false,
+                "user": { "uid": 1000, "gid": 1000, "additionalGids": [1000, 5] },
+                "args": ["/entry", "a b", "c"],
+                "env": ["PATH=/bin", "HOSTNAME=box", "A=c", "HOME=/home/app"],
+                "cwd": "/srv",
+                "capabilities": { "bounding": bounding, "effective": [], "permitted": [] },
+                "noNewPrivileges": false,
+            },
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc",
+                  "options": ["nosuid", "noexec", "nodev"] },
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                  "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
+                { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                  "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] },
+                { "destination": "/sys", "type": "sysfs", "source": "sysfs",
+                  "options": ["nosuid", "noexec", "nodev", "ro"] },
+                { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                  "options": ["ro", "nosuid", "noexec", "nodev"] },
+                { "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+                  "options": ["nosuid", "noexec", "nodev"] },
+                { "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                  "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
+            ],
+            "linux": {
+                "resources": {
+                    "devices": [{ "allow": false, "access": "rwm" }], "pids": { "limit": 2048 },
+                },
+                "namespaces": [
+                    { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
+                    { "type": "cgroup" }, { "type": "network" },
+                ],
+                "sysctl": {
+                    "net.ipv4.ip_unprivileged_port_start": "0",
+                    "net.ipv4.ping_group_range": "0 2147483647",
+                },
+                "maskedPaths": MASKED,
+                "readonlyPaths": READ_ONLY,
+            },
+        });
+        assert_eq!(made, expected);
+    }
+
+    #[test]
+    fn the_same_image_always_gives_the_same_bytes() {
+        let labels: HashMap<String, String> =
+            (0..50).map(|n| (format!("label{n}"), n.to_string())).collect();
+        let ports: HashMap<String, Value> =
+            (0..50).map(|n| (format!("{n}/tcp"), json!({}))).collect();
+        let json = json!({ "Cmd": ["sh"], "Labels": labels, "ExposedPorts": ports }).to_string();
+        let tree = tree();
+        let bytes = || {
+            // Read anew: every map of Rust's has its own order.
+            let config = image(serde_json::from_str(&json).unwrap());
+            let root = File::open(tree.path()).unwrap();
+            to_json(&spec(&config, root, &Options::default()).unwrap()).unwrap()
+        };
+        let first = bytes();
+        assert!(first.ends_with(b"}\n"));
+        for _ in 0..8 {
+            assert_eq!(bytes(), first);
+        }
+    }
+
+    #[test]
+    fn root_holds_its_capabilities() {
+        let made = made(json!({ "Cmd": ["sh"] }), &Options::default()).unwrap();
+        let sets = &made["process"]["capabilities"];
+        assert_eq!(sets["effective"].as_array().unwrap().len(), 14);
+        assert_eq!(sets["effective"], sets["bounding"]);
+        assert_eq!(sets["effective"], sets["permitted"]);
+        assert!(sets.get("inheritable").is_none() && sets.get("ambient").is_none());
+        assert_eq!(
+            made["process"]["user"],
+            json!({ "uid": 0, "gid": 0, "additionalGids": [0, 1] })
+        );
+    }
+
+    #[test]
+    fn the_environment_is_dockers_with_the_images_over_it() {
+        let table = [
+            (json!([]), vec![PATH, "HOME=/root"]),
+            (json!(["HOME=/x", "A="]), vec![PATH, "HOME=/x", "A="]),
+            (json!(["PATH", "B=1"]), vec!["B=1", "HOME=/root"]),
+            (json!(["B=1", "PATH=/p", "B=2=3"]), vec!["PATH=/p", "B=2=3", "HOME=/root"]),
+            (json!(["TERM=dumb"]), vec![PATH, "TERM=dumb", "HOME=/root"]),
+        ];
+        for (env, expected) in table {
+            let made = made(json!({ "Env": env }), &Options::default()).unwrap();
+            assert_eq!(made["process"]["env"], json!(expected));
+        }
+        let terminal = Options { terminal: true, ..Options::default() };
+        let made = made(json!({}), &terminal).unwrap();
+        assert_eq!(made["process"]["env"], json!([PATH, "TERM=xterm", "HOME=/root"]));
+        assert_eq!(made["process"]["terminal"], json!(true));
+    }
+
+    #[test]
+    fn a_relative_or_missing_working_directory_is_below_the_root() {
+        for (dir, expected) in [(json!(null), "/"), (json!(""), "/"), (json!("a/b"), "/a/b")] {
+            let made = made(json!({ "WorkingDir": dir }), &Options::default()).unwrap();
+            assert_eq!(made["process"]["cwd"], expected);
+        }
+    }
+
+    #[test]
+    fn a_label_never_becomes_an_order_to_a_runtime() {
+        let keys = [
+            "run.oci.seccomp_bpf_data",
+            "run.oci.handler",
+            "org.systemd.property.ExecStopPost",
+            "org.criu.config",
+            "module.wasm.image/variant",
+            "io.kubernetes.cri.container-type",
+            "cdi.k8s.io/gpu",
+            "io.podman.annotations.privileged",
+            "",
+        ];
+        let labels: HashMap<&str, &str> = keys.into_iter().map(|key| (key, "x")).collect();
+        let made = made(json!({ "Labels": labels }), &Options::default()).unwrap();
+        let annotations = made["annotations"].as_object().unwrap();
+        assert!(annotations.keys().all(|key| key.starts_with("org.opencontainers.image.")));
+    }
+
+    #[test]
+    fn a_user_namespace_leaves_out_what_it_cannot_have() {
+        let find = |made: &Value, path: &str| {
+            let mounts = made["mounts"].as_array().unwrap();
+            mounts.iter().find(|mount| mount["destination"] == path).unwrap().clone()
+        };
+        let config = || json!({ "Cmd": ["sh"] });
+
+        let alone = Options { mappings: Some(mappings(1)), ..Options::default() };
+        let small = made(config(), &alone).unwrap();
+        assert_eq!(small["process"]["user"], json!({ "uid": 0, "gid": 0 }));
+        assert!(!find(&small, "/dev/pts").to_string().contains("gid=5"));
+        assert_eq!(find(&small, "/sys")["type"], "sysfs");
+        assert_eq!(
+            small["linux"]["uidMappings"],
+            json!([{ "containerID": 0, "hostID": 1001, "size": 1 }])
+        );
+
+        let host = Options {
+            mappings: Some(mappings(65536)),
+            host_network: true,
+            unprivileged: true,
+            ..Options::default()
+        };
+        let large = made(config(), &host).unwrap();
+        assert!(find(&large, "/dev/pts").to_string().contains("gid=5"));
+        assert_eq!(find(&large, "/sys")["source"], "/sys");
+        assert_eq!(large["process"]["user"], json!({ "uid": 0, "gid": 0 }));
+        assert!(large["linux"].get("resources").is_none());
+        let namespaces = large["linux"]["namespaces"].to_string();
+        assert!(namespaces.contains("user") && !namespaces.contains("network"));
+    }
+
+    #[test]
+    fn a_user_that_is_not_mapped_is_an_error_with_a_hint() {
+        let options = Options { mappings: Some(mappings(1)), ..Options::default() };
+        let err = made(json!({ "User": "app" }), &options).unwrap_err();
+        assert_eq!(line(&err), "user 1000 is not mapped: the user namespace has 1 of them");
+        assert_eq!(hint_of(&err), Some("give yourself more in /etc/subuid"));
+    }
+
+    #[test]
+    fn another_user_may_be_asked_for() {
+        let options = Options { user: Some("0:5".into()), ..Options::default() };
+        let made = made(json!({ "User": "nobody-here" }), &options).unwrap();
+        assert_eq!(made["process"]["user"], json!({ "uid": 0, "gid": 5, "additionalGids": [5] }));
+    }
+
+    #[test]
+    fn an_image_that_cannot_run_is_refused() {
+        for config in [
+            json!({ "User": "missing" }),
+            json!({ "Cmd": ["a\0b"] }),
+            json!({ "Env": ["A=\0"] }),
+            json!({ "WorkingDir": "/\0" }),
+        ] {
+            assert!(made(config, &Options::default()).is_err());
+        }
+        let mut windows = image(json!({}));
+        windows.set_os(oci_spec::image::Os::Windows);
+        let tree = tree();
+        let err =
+            spec(&windows, File::open(tree.path()).unwrap(), &Options::default()).unwrap_err();
+        assert_eq!(line(&err), "an image for windows, which Linux cannot run");
+    }
 }

@@ -114,6 +114,21 @@ pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>> {
     config.rootfs().diff_ids().iter().map(|diff_id| diff_id.parse()).collect()
 }
 
+/// Returns the layers of an image and their diff IDs, bottom first.
+pub fn layers<'a>(
+    manifest: &'a ImageManifest,
+    config: &ImageConfiguration,
+) -> Result<Vec<(&'a Descriptor, Digest)>> {
+    let (layers, diff_ids) = (manifest.layers(), diff_ids(config)?);
+    ensure!(
+        layers.len() == diff_ids.len(),
+        "corrupt: its manifest has {} layers, its config {}",
+        layers.len(),
+        diff_ids.len()
+    );
+    Ok(layers.iter().zip(diff_ids).collect())
+}
+
 /// Returns the chain IDs of a stack of layers: one for each prefix of `diff_ids`. Image-spec, config.md, Layer ChainID.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());

@@ -23,9 +23,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use oci_spec::image::Descriptor;
-use rustix::fs::{AtFlags, Mode, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::mount::MountAttrFlags;
 
 use crate::digest::Digest;
@@ -129,7 +129,9 @@ impl Snapshot {
                 "{}: its filesystem cannot hold what a container writes, so that goes to memory and is lost at the end; --workdir DIR puts it elsewhere",
                 dir.display()
             );
-            return Ok((Root::Overlay(overlay(Upper::Tmpfs(dir.join("upper")))), Some(note)));
+            let at = dir.join("upper");
+            fs::create_dir(&at).at(&at)?;
+            return Ok((Root::Overlay(overlay(Upper::Tmpfs(at))), Some(note)));
         }
         let rootfs = dir.join("rootfs");
         self.copy(&rootfs)?;
@@ -158,20 +160,17 @@ struct Step {
 
 /// Returns the layers of an image, bottom first.
 fn stack(image: &Resolved) -> Result<Vec<Step>> {
-    let diff_ids = image::diff_ids(&image.config)?;
-    let blobs = image.manifest.layers();
-    ensure!(
-        blobs.len() == diff_ids.len(),
-        "corrupt: its manifest has {} layers and its config {}",
-        blobs.len(),
-        diff_ids.len()
-    );
+    let blobs = image::layers(&image.manifest, &image.config)?;
     if blobs.is_empty() {
         return Ok(vec![Step { chain_id: Digest::of(b""), blob: None }]);
     }
-    let blobs = blobs.iter().cloned().zip(diff_ids.iter().copied());
+    let diff_ids: Vec<Digest> = blobs.iter().map(|(_, diff_id)| *diff_id).collect();
     let steps = image::chain_ids(&diff_ids).into_iter().zip(blobs);
-    Ok(steps.map(|(chain_id, blob)| Step { chain_id, blob: Some(blob) }).collect())
+    let step = |(chain_id, (desc, diff_id)): (Digest, (&Descriptor, Digest))| Step {
+        chain_id,
+        blob: Some((desc.clone(), diff_id)),
+    };
+    Ok(steps.map(step).collect())
 }
 
 /// The directory of layers, as this process may use it.
@@ -472,9 +471,11 @@ impl Namespace {
     /// Says whether a container could write to a tmpfs. `dir` is for trying.
     fn can_stack_on_tmpfs(&self, dir: &Path) -> Result<bool> {
         let name = if self.inner { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
-        let tmpfs = overlay::tmpfs();
-        let marks = tmpfs
-            .is_ok_and(|dir| rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty()).is_ok());
+        let marks = || -> rustix::io::Result<()> {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dir = rustix::fs::openat(overlay::tmpfs()?, ".", flags, Mode::empty())?;
+            rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty())
+        };
         let probe = dir.join(".probe");
         let lower = vec![probe.join("a"), probe.join("b")];
         for layer in &lower {
@@ -483,6 +484,6 @@ impl Namespace {
         let overlay = Overlay { lower, upper: Upper::None, userxattr: self.inner, volatile: false };
         let mounted = overlay.mount(MountAttrFlags::empty()).is_ok();
         tree::remove(&probe)?;
-        Ok(marks && mounted)
+        Ok(mounted && marks().is_ok())
     }
 }

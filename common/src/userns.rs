@@ -55,6 +55,13 @@ impl Range {
     }
 }
 
+impl Range {
+    /// Says whether an id outside is in the range.
+    pub fn has_host(&self, id: u32) -> bool {
+        id.checked_sub(self.host).is_some_and(|n| n < self.size)
+    }
+}
+
 impl FromStr for Range {
     type Err = Error;
 
@@ -158,7 +165,7 @@ impl Mapping {
     }
 
     /// Checks what the kernel would refuse with no more than EINVAL.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         for (what, ranges) in [("user", &self.uids), ("group", &self.gids)] {
             ensure!(ranges.len() <= LINES, "more than {LINES} ranges of {what} ids");
             for (i, a) in ranges.iter().enumerate() {
@@ -300,7 +307,7 @@ pub fn enter(mapping: &Mapping) -> Result<()> {
 
     let made = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .map_err(io::Error::from)
-        .context("cannot create a user namespace")
+        .context(Refused)
         .hint_if(forbidden);
     let written = made.and_then(|()| match outside {
         None => write_maps(Path::new("/proc/self"), mapping, false),
@@ -318,6 +325,16 @@ pub fn enter(mapping: &Mapping) -> Result<()> {
         .map_err(io::Error::from)
         .context("cannot make the mounts private")
         .hint_if(forbidden)
+}
+
+/// This process may not create a user namespace; it is what it was.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused;
+
+impl Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot create a user namespace")
+    }
 }
 
 /// Who writes the mapping.

@@ -20,14 +20,11 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pwrite};
 
-use super::dirs::{Dir, Dirs, Missing, by_fd};
+use super::dirs::{Dir, Dirs, Missing, PATH_MAX, by_fd};
 use super::entry::{Entries, Entry, Kind, Xattr};
 use super::header::lossy;
 use super::whiteout::{self, Name};
 use super::{Limits, Owners};
-
-/// Where Linux ends a path.
-const PATH_MAX: usize = 4096;
 
 /// The most different warnings of a layer.
 const WARNINGS: usize = 16;
@@ -48,6 +45,14 @@ pub(super) struct Extract {
     group_of_directory: Cell<Option<bool>>,
     entries: Cell<u64>,
     warnings: RefCell<BTreeMap<String, (String, u64)>>,
+}
+
+/// Checks what can be said of an entry without a tree.
+pub(super) fn check(entry: &Entry) -> Result<()> {
+    if let Some(Place::In { name, .. }) = place(&entry.name)? {
+        Name::parse(name)?;
+    }
+    Ok(())
 }
 
 /// A path that was split into the directory and what is in it, or is the root.

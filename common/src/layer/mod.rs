@@ -149,6 +149,24 @@ impl Tree {
     }
 }
 
+/// Reads a layer through, as [`Tree::apply`] does, and makes no file of it.
+pub fn scan(blob: impl Read + Send, desc: &Descriptor) -> Result<Applied> {
+    let limits = Limits::default();
+    let inflater = Inflater::new(blob, image::digest(desc)?, desc.size(), limits.size);
+    stream::run(inflater, desc.size(), |stream| {
+        let mut tar = Entries::new(stream);
+        let mut entries = 0;
+        while let Some(entry) = tar.next()? {
+            entries += 1;
+            let limit = limits.entries;
+            ensure!(entries <= limit, "more than the {limit} entries that a layer may have");
+            extract::check(&entry).with_context(|| header::lossy(&entry.name))?;
+        }
+        let (diff_id, size) = tar.into_stream().finish()?;
+        Ok(Applied { diff_id, size, entries, warnings: Vec::new() })
+    })
+}
+
 /// Returns the bits that new files lack: all, if it cannot be known without changing it for others.
 fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,0 +1,146 @@
+//! Where the result goes: made beside its place and renamed, or made in the directory that is there already.
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Result, anyhow, bail};
+use common::cli;
+use common::error::{At, Hint};
+use common::tree;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+/// A result on its way, which is removed again unless it is published.
+pub struct Place {
+    dir: PathBuf,
+    /// What is to be at `dir` in the end.
+    result: PathBuf,
+    remains: Arc<Mutex<Remains>>,
+}
+
+/// What is to be removed if there is no result.
+///
+/// Its lock is held by whoever publishes or removes, so that an interrupt splits neither.
+enum Remains {
+    Nothing,
+    /// A directory of ours, beside the place.
+    Beside(PathBuf),
+    /// What is in a directory of the user's, which had this owner and mode.
+    Within(PathBuf, Metadata),
+}
+
+impl Place {
+    /// Takes the place `dir`: for a bundle, which is private, or for a bare tree.
+    pub fn take(dir: &Path, bare: bool) -> Result<Place> {
+        let remains = Arc::new(Mutex::new(Remains::Nothing));
+        let interrupted = remains.clone();
+        cli::on_interrupt(move || {
+            let mut remains = lock(&interrupted);
+            let _ = remains.remove(); // of this signal we die, not of an error
+            std::mem::forget(remains); // and nothing is published any more
+        })?;
+
+        let metadata = match fs::metadata(dir) {
+            Ok(metadata) if !metadata.is_dir() => bail!("{}: not a directory", dir.display()),
+            Ok(metadata) => Some(metadata),
+            Err(err) if err.kind() == ErrorKind::NotFound => None,
+            Err(err) => return Err(err).at(dir),
+        };
+        let result = match metadata {
+            Some(metadata) => {
+                if fs::read_dir(dir).at(dir)?.next().is_some() {
+                    return Err(anyhow!("{}: not empty", dir.display())).hint(|| {
+                        "it takes a directory that is empty, or that does not exist yet".into()
+                    });
+                }
+                *lock(&remains) = Remains::Within(dir.into(), metadata);
+                dir.into()
+            }
+            None => {
+                let (parent, name) = match (dir.parent(), dir.file_name()) {
+                    (Some(parent), Some(name)) => (parent, name),
+                    _ => bail!("{}: cannot be made", dir.display()),
+                };
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                let prefix = format!(".{}.", name.to_string_lossy());
+                let mut held = lock(&remains);
+                // Nobody else gets at a bundle: there may be programs in it that are setuid root.
+                let mode = Permissions::from_mode(0o700);
+                let mut named = tempfile::Builder::new();
+                let made =
+                    named.prefix(&prefix).permissions(mode).tempdir_in(parent).at(dir)?.keep();
+                *held = Remains::Beside(made.clone());
+                if bare { made.join("rootfs") } else { made }
+            }
+        };
+        let place = Place { dir: dir.into(), result, remains };
+        if bare && !place.result.exists() {
+            fs::create_dir(&place.result).at(dir)?;
+        }
+        Ok(place)
+    }
+
+    /// Returns the directory to put things into.
+    pub fn path(&self) -> &Path {
+        &self.result
+    }
+
+    /// Puts the result in its place, once it is on the disk.
+    pub fn publish(self) -> Result<()> {
+        let made = File::open(&self.result).at(&self.dir)?;
+        rustix::fs::syncfs(&made).at(&self.dir)?;
+        let mut remains = lock(&self.remains);
+        if let Remains::Beside(made) = &*remains {
+            // Who took the place meanwhile keeps it.
+            match rustix::fs::renameat_with(
+                CWD,
+                &self.result,
+                CWD,
+                &self.dir,
+                RenameFlags::NOREPLACE,
+            ) {
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    fs::rename(&self.result, &self.dir).at(&self.dir)?
+                }
+                renamed => renamed.at(&self.dir)?,
+            }
+            if *made != self.result {
+                let _ = fs::remove_dir(made); // it is empty, and the result is there
+            }
+        }
+        *remains = Remains::Nothing;
+        let dir = fs::canonicalize(&self.dir).at(&self.dir)?;
+        let parent = dir.parent().unwrap_or(&dir);
+        File::open(parent).at(parent)?.sync_all().at(parent)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // There is an error to report already, and the result is not there: no second one.
+        let _ = lock(&self.remains).remove();
+    }
+}
+
+impl Remains {
+    fn remove(&mut self) -> Result<()> {
+        match std::mem::replace(self, Remains::Nothing) {
+            Remains::Nothing => Ok(()),
+            Remains::Beside(dir) => tree::remove(&dir),
+            Remains::Within(dir, metadata) => {
+                tree::empty(&dir).at(&dir)?;
+                std::os::unix::fs::chown(&dir, Some(metadata.uid()), Some(metadata.gid()))
+                    .at(&dir)?;
+                fs::set_permissions(&dir, metadata.permissions()).at(&dir)
+            }
+        }
+    }
+}
+
+fn lock(remains: &Mutex<Remains>) -> MutexGuard<'_, Remains> {
+    // Nobody panics while holding it.
+    remains.lock().unwrap_or_else(PoisonError::into_inner)
+}
