@@ -345,6 +345,30 @@ fn links_lead_where_they_would_lead_inside() {
 }
 
 #[test]
+fn a_directory_that_is_swapped_for_a_link_leads_nowhere() {
+    let t = Scratch::new();
+    fs::create_dir(t.path("d")).unwrap();
+    std::os::unix::fs::symlink(t.dir.path().join("bait"), t.path("swap")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            let (a, b) = (t.path("d"), t.path("swap"));
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
+            }
+        });
+        let layer = tar().file("d/file", "x").file("d/a", "x").file("d/.wh.file", "").dir("d/s");
+        let layer = layer.file("d/s/f", "x").hard("d/h", "d/file").file("d/.wh..wh..opq", "");
+        let layer = layer.end();
+        for _ in 0..200 {
+            let _ = t.apply(&[layer.clone()]); // which looks at the bait
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn what_is_set_on_a_link_is_not_set_on_its_target() {
     let t = Scratch::new();
     let layer = tar()
@@ -389,6 +413,8 @@ fn whiteouts_are_about_lower_layers_wherever_they_are() {
             tar().file(".wh..wh.plnk/1.2", "x").file(".wh..wh.aufs", "").dir("d/.wh..wh.x"),
             "d/ d/a=1 d/s/ d/s/b=2 e=3",
         ),
+        (tar().symlink("d/l", "l").file("d/.wh..wh..opq", "").file("d/.wh.l", ""), "d/ d/l>l e=3"),
+        (tar().file("d/s", "n").file("d/.wh.s", ""), "d/ d/a=1 d/s=n e=3"),
         (tar().dir(".wh.e"), "d/ d/a=1 d/s/ d/s/b=2"),
     ];
     for (upper, expected) in cases {

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::mem::MaybeUninit;
 
 use anyhow::{Result, bail};
-use rustix::fs::{Mode, OFlags, RawDir, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
 
 use super::dirs::{Dir, Dirs, Missing, prefixes};
 
@@ -100,7 +100,13 @@ pub(super) fn remove(dirs: &mut Dirs, dir: &Dir, name: &[u8]) -> Result<()> {
         dirs.remove(dir, name)?;
         return Ok(());
     }
-    clear(dirs, path)
+    if is_directory(dir, name) { clear(dirs, path) } else { Ok(()) }
+}
+
+/// Whether there is a directory of this name, and no link to one.
+fn is_directory(dir: &Dir, name: &[u8]) -> bool {
+    let stat = statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 /// Removes what lower layers have in the directory at `path`, if there is one.
@@ -108,8 +114,8 @@ pub(super) fn clear(dirs: &mut Dirs, path: Vec<u8>) -> Result<()> {
     let mut todo = vec![path];
     while let Some(path) = todo.pop() {
         let Some(dir) = dirs.find(&path, Missing::Absent)? else { continue };
-        if dir.fresh || dir.path != path {
-            continue; // ours, or a link of ours
+        if dir.fresh {
+            continue;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let again = openat(&dir.fd, ".", flags, Mode::empty())?; // with a position of its own
@@ -122,10 +128,10 @@ pub(super) fn clear(dirs: &mut Dirs, path: Vec<u8>) -> Result<()> {
                 continue;
             }
             let path = dir.member(name);
-            if dirs.made.has(&path) {
-                todo.push(path); // there may be something of theirs in it
-            } else {
+            if !dirs.made.has(&path) {
                 dirs.remove(&dir, name)?;
+            } else if is_directory(&dir, name) {
+                todo.push(path); // there may be something of theirs in it
             }
         }
     }
