@@ -7,13 +7,13 @@
 //! no way to make two of them meet.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::MaybeUninit;
 
 use anyhow::{Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
 
-use super::dirs::{Dir, Dirs, Missing, prefixes};
+use super::dirs::{Dir, Dirs, Missing};
 
 /// What a name says about lower layers.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Name<'_> {
 pub(super) struct Made {
     /// There were no lower layers.
     pub(super) all: bool,
-    keys: RandomState,
+    seed: RandomState,
     /// What it made in directories that were there, and the directories that these are in.
     names: HashSet<u64>,
     /// Those that are directories which were not there.
@@ -55,7 +55,7 @@ pub(super) struct Made {
 impl Made {
     pub(super) fn new(all: bool) -> Made {
         let (names, directories) = (HashSet::new(), HashSet::new());
-        Made { all, keys: RandomState::new(), names, directories }
+        Made { all, seed: RandomState::new(), names, directories }
     }
 
     /// Notes that the layer has made, or has an entry for, what `dir` has under `path`.
@@ -63,11 +63,9 @@ impl Made {
         if dir.fresh {
             return;
         }
-        self.names.insert(self.keys.hash_one(path));
+        self.names.insert(self.key(path));
         if !dir.touched.replace(true) {
-            for above in prefixes(&dir.path) {
-                self.names.insert(self.keys.hash_one(above));
-            }
+            self.names.extend(keys(&self.seed, &dir.path));
         }
     }
 
@@ -75,19 +73,32 @@ impl Made {
     pub(super) fn directory(&mut self, dir: &Dir, path: &[u8]) {
         if !dir.fresh {
             self.name(dir, path);
-            self.directories.insert(self.keys.hash_one(path));
+            self.directories.insert(self.key(path));
         }
     }
 
     /// Returns whether the layer has made this directory, or one that it is in.
     pub(super) fn within(&self, path: &[u8]) -> bool {
-        let mut above = prefixes(path);
-        self.all || above.any(|prefix| self.directories.contains(&self.keys.hash_one(prefix)))
+        self.all || keys(&self.seed, path).any(|key| self.directories.contains(&key))
     }
 
     fn has(&self, path: &[u8]) -> bool {
-        self.all || self.names.contains(&self.keys.hash_one(path))
+        self.all || self.names.contains(&self.key(path))
     }
+
+    fn key(&self, path: &[u8]) -> u64 {
+        keys(&self.seed, path).last().unwrap_or_default()
+    }
+}
+
+/// Returns the hash of each leading part of `path`, its own last, in one pass: paths may be long and deep.
+fn keys(seed: &RandomState, path: &[u8]) -> impl Iterator<Item = u64> {
+    let mut hasher = seed.build_hasher();
+    path.split(|byte| *byte == b'/').map(move |name| {
+        hasher.write(name);
+        hasher.write(b"/");
+        hasher.finish()
+    })
 }
 
 /// Removes what lower layers have under `name` in `dir`.
