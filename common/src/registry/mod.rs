@@ -57,6 +57,9 @@ const ERROR_LIMIT: u64 = 1 << 20;
 const PAGES: usize = 200;
 const TAGS: usize = 100_000;
 
+/// Takes a line for the user, from any thread.
+pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
+
 /// What the user wants of all registries.
 pub struct Options {
     /// Whether a certificate must be trusted, and plain HTTP is for this machine only.
@@ -74,7 +77,7 @@ pub struct Options {
     /// The pause before the first retry, about; it doubles.
     pub backoff: Duration,
     /// Is told why and when something is tried again.
-    pub notice: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    pub notice: Option<Notice>,
 }
 
 impl Options {
