@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use oci_spec::image::Descriptor;
-use rustix::fs::{AtFlags, Mode, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::mount::MountAttrFlags;
 
 use crate::digest::Digest;
@@ -129,7 +129,9 @@ impl Snapshot {
                 "{}: its filesystem cannot hold what a container writes, so that goes to memory and is lost at the end; --workdir DIR puts it elsewhere",
                 dir.display()
             );
-            return Ok((Root::Overlay(overlay(Upper::Tmpfs(dir.join("upper")))), Some(note)));
+            let at = dir.join("upper");
+            fs::create_dir(&at).at(&at)?;
+            return Ok((Root::Overlay(overlay(Upper::Tmpfs(at))), Some(note)));
         }
         let rootfs = dir.join("rootfs");
         self.copy(&rootfs)?;
@@ -469,9 +471,11 @@ impl Namespace {
     /// Says whether a container could write to a tmpfs. `dir` is for trying.
     fn can_stack_on_tmpfs(&self, dir: &Path) -> Result<bool> {
         let name = if self.inner { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
-        let tmpfs = overlay::tmpfs();
-        let marks = tmpfs
-            .is_ok_and(|dir| rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty()).is_ok());
+        let marks = || -> rustix::io::Result<()> {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dir = rustix::fs::openat(overlay::tmpfs()?, ".", flags, Mode::empty())?;
+            rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty())
+        };
         let probe = dir.join(".probe");
         let lower = vec![probe.join("a"), probe.join("b")];
         for layer in &lower {
@@ -480,6 +484,6 @@ impl Namespace {
         let overlay = Overlay { lower, upper: Upper::None, userxattr: self.inner, volatile: false };
         let mounted = overlay.mount(MountAttrFlags::empty()).is_ok();
         tree::remove(&probe)?;
-        Ok(marks && mounted)
+        Ok(mounted && marks().is_ok())
     }
 }

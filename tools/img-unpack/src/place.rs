@@ -1,8 +1,8 @@
 //! Where the result goes: made beside its place and renamed, or made in the directory that is there already.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -67,9 +67,11 @@ impl Place {
                 let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
                 let prefix = format!(".{}.", name.to_string_lossy());
                 let mut held = lock(&remains);
-                // 0700 until it is done: there may be programs in it that are setuid root.
+                // Nobody else gets at a bundle: there may be programs in it that are setuid root.
+                let mode = Permissions::from_mode(0o700);
+                let mut named = tempfile::Builder::new();
                 let made =
-                    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).at(dir)?.keep();
+                    named.prefix(&prefix).permissions(mode).tempdir_in(parent).at(dir)?.keep();
                 *held = Remains::Beside(made.clone());
                 if bare { made.join("rootfs") } else { made }
             }
