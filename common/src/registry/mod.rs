@@ -303,8 +303,10 @@ impl<'a> Registry<'a> {
         let renewed =
             self.auth.renew(&at, used.as_deref(), &challenges).context(self.domain.clone())?;
         let (mut response, last) = send(Some(&renewed))?;
-        if response.status() == 401 && http::same_origin(&last, url) {
-            return Err(refusal(&mut response)).hint(|| auth::login(&self.domain));
+        if matches!(response.status(), 401 | 403) && http::same_origin(&last, url) {
+            // Docker Hub says the same of what is private and of what does not exist.
+            return Err(refusal(&mut response))
+                .hint(|| format!("no such repository, or {}", auth::login(&self.domain)));
         }
         Ok(response)
     }
@@ -422,8 +424,7 @@ pub struct Refused {
 impl Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
-            401 => f.write_str("its credentials are refused")?,
-            403 => f.write_str("access denied")?,
+            401 | 403 => f.write_str("access denied")?,
             404 => f.write_str("not found")?,
             429 => f.write_str("too many requests")?,
             status => write!(f, "the registry answered {status}")?,
