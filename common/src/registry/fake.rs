@@ -168,10 +168,12 @@ fn reply(stream: &mut TcpStream, reply: Reply) -> std::io::Result<bool> {
             thread::sleep(time);
         }
     }
-    while reply.endless {
-        write!(stream, "{:x}\r\n", body.len())?;
-        stream.write_all(body)?;
-        stream.write_all(b"\r\n")?;
+    if reply.endless {
+        loop {
+            write!(stream, "{:x}\r\n", body.len())?;
+            stream.write_all(body)?;
+            stream.write_all(b"\r\n")?;
+        }
     }
     if reply.chunked && reply.cut.is_none() {
         stream.write_all(b"0\r\n\r\n")?;
