@@ -74,9 +74,7 @@ fn exists(source: &Path) -> Result<()> {
     let Err(err) = source.metadata() else { return Ok(()) };
     let nearest = source.ancestors().skip(1).find(|path| path.exists());
     Err(err).at(source).hint(|| match nearest {
-        Some(nearest) => {
-            format!("{} is there, and nothing is mounted on its own", nearest.display())
-        }
+        Some(nearest) => format!("of this path there is {}", nearest.display()),
         None => "nothing of this path is there".into(),
     })
 }

@@ -271,10 +271,7 @@ fn a_source_that_is_not_there_is_an_error_and_nothing_is_made() {
     let err = mount.to_oci().unwrap_err();
     let dir = dir.display();
     assert_eq!(line(&err), format!("{dir}/a/b/c: No such file or directory (os error 2)"));
-    assert_eq!(
-        hint_of(&err).unwrap(),
-        format!("{dir}/a is there, and nothing is mounted on its own")
-    );
+    assert_eq!(hint_of(&err).unwrap(), format!("of this path there is {dir}/a"));
 }
 
 #[test]
