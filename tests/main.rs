@@ -1,11 +1,14 @@
 //! The programs, tested from outside, in a shell, as a user has them: one module each.
 
+mod completions;
 mod exit_status;
 mod harness;
 mod house;
+mod img_import;
 mod img_ls;
 mod img_pull;
 mod img_tag;
+mod img_unpack;
 mod man;
 mod peers;
 mod stdout;
