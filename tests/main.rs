@@ -1,12 +1,15 @@
 //! The programs, tested from outside, in a shell, as a user has them: one module each.
 
+mod completions;
 mod ctr_spawn;
 mod exit_status;
 mod harness;
 mod house;
+mod img_import;
 mod img_ls;
 mod img_pull;
 mod img_tag;
+mod img_unpack;
 mod man;
 mod peers;
 mod stdout;

@@ -574,7 +574,7 @@ fn is_null(fd: impl AsFd) -> rustix::io::Result<()> {
 }
 
 fn is_proc(fd: impl AsFd) -> rustix::io::Result<()> {
-    if fstatfs(fd)?.f_type as i64 == PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno::NODEV) }
+    if fstatfs(fd)?.f_type == PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno::NODEV) }
 }
 
 fn join(kind: Kind, path: &Path) -> Result<()> {
@@ -649,7 +649,7 @@ fn is_top() -> rustix::io::Result<bool> {
 fn own_pipes(uid: u32) -> Result<()> {
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let Ok(statfs) = fstatfs(fd) else { continue };
-        if statfs.f_type as i64 == PIPEFS_MAGIC {
+        if statfs.f_type == PIPEFS_MAGIC {
             // In a user namespace the pipe may be somebody's who is not there.
             let _ = fchown(fd, Some(Uid::from_raw(uid)), None);
         }

@@ -530,7 +530,7 @@ fn confine(process: &Process, linux: &Linux, ops: &mut Vec<Op>) -> Result<()> {
         (false, true) => vec![Op::NoNewPrivileges],
         (false, false) => Vec::new(),
     };
-    if !(filtered && !no_new_privileges) {
+    if !filtered || no_new_privileges {
         ops.push(Op::Capabilities(sets));
     }
     ops.push(Op::DieWithParent);
@@ -543,7 +543,7 @@ fn confine(process: &Process, linux: &Linux, ops: &mut Vec<Op>) -> Result<()> {
 
 fn rlimit(kind: PosixRlimitType) -> u32 {
     use PosixRlimitType::*;
-    let number = match kind {
+    match kind {
         RlimitCpu => libc::RLIMIT_CPU,
         RlimitFsize => libc::RLIMIT_FSIZE,
         RlimitData => libc::RLIMIT_DATA,
@@ -560,8 +560,7 @@ fn rlimit(kind: PosixRlimitType) -> u32 {
         RlimitNice => libc::RLIMIT_NICE,
         RlimitRtprio => libc::RLIMIT_RTPRIO,
         RlimitRttime => libc::RLIMIT_RTTIME,
-    };
-    number as u32
+    }
 }
 
 fn command(process: &Process) -> Result<(Vec<CString>, Vec<CString>)> {

@@ -97,7 +97,7 @@ run the command";
     assert_eq!(lines(&plan).join("\n"), expected);
     let all = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET;
     assert_eq!(plan.namespaces, all);
-    assert_eq!(plan.args, [c"sh".into()]);
+    assert_eq!(plan.args, [CString::from(c"sh")]);
 }
 
 #[test]
