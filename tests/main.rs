@@ -1,6 +1,7 @@
 //! The programs, tested from outside, in a shell, as a user has them: one module each.
 
 mod completions;
+mod ctr_spawn;
 mod exit_status;
 mod harness;
 mod house;

@@ -574,7 +574,7 @@ fn is_null(fd: impl AsFd) -> rustix::io::Result<()> {
 }
 
 fn is_proc(fd: impl AsFd) -> rustix::io::Result<()> {
-    if fstatfs(fd)?.f_type as i64 == PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno::NODEV) }
+    if fstatfs(fd)?.f_type == PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno::NODEV) }
 }
 
 fn join(kind: Kind, path: &Path) -> Result<()> {
@@ -649,7 +649,7 @@ fn is_top() -> rustix::io::Result<bool> {
 fn own_pipes(uid: u32) -> Result<()> {
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let Ok(statfs) = fstatfs(fd) else { continue };
-        if statfs.f_type as i64 == PIPEFS_MAGIC {
+        if statfs.f_type == PIPEFS_MAGIC {
             // In a user namespace the pipe may be somebody's who is not there.
             let _ = fchown(fd, Some(Uid::from_raw(uid)), None);
         }
@@ -657,7 +657,7 @@ fn own_pipes(uid: u32) -> Result<()> {
     Ok(())
 }
 
-fn user(uid: u32, gid: u32, groups: &Option<Vec<u32>>, bounding: u64) -> Result<()> {
+fn user(uid: u32, gid: u32, groups: &[u32], bounding: u64) -> Result<()> {
     for number in 0..64 {
         if bounding & 1 << number == 0 {
             let one = CapabilitySet::from_bits_retain(1 << number);
@@ -669,9 +669,11 @@ fn user(uid: u32, gid: u32, groups: &Option<Vec<u32>>, bounding: u64) -> Result<
             }
         }
     }
-    if let Some(groups) = groups {
-        let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-        thread::set_thread_groups(&groups)?;
+    let list: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    match thread::set_thread_groups(&list) {
+        // Nobody may leave groups who could gain by it: user_namespaces(7), on setgroups.
+        Err(Errno::PERM) if groups.is_empty() => {}
+        result => result?,
     }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     thread::set_thread_res_gid(gid, gid, gid)?;

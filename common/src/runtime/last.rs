@@ -36,9 +36,9 @@ const HEADERS: u64 = 64 + 56;
 ///
 /// Asked for by the most powerful user that the container can have, in its user namespace.
 pub(super) fn program(report: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
-    match rustix::fs::access("/proc/self/exe", rustix::fs::Access::WRITE_OK) {
-        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => return Ok(None),
-        Ok(()) | Err(_) => {}
+    let writable = rustix::fs::access("/proc/self/exe", rustix::fs::Access::WRITE_OK);
+    if let Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) = writable {
+        return Ok(None);
     }
     let code = code(report.as_raw_fd()).ok_or(Errno::NOSYS)?;
     load(&elf(&code)).map(Some)

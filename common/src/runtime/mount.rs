@@ -147,7 +147,8 @@ pub(super) fn plan(mount: &Mount, around: &Surroundings, ops: &mut Vec<Op>) -> R
         let allowed = IN_PROC.iter().any(|path| target == Path::new(path));
         ensure!(allowed && options.bind, "{}: nothing can be mounted there", name());
     }
-    if !around.devices && !options.bind {
+    // A devpts holds nothing but terminals, which are to be opened.
+    if !around.devices && !options.bind && kind != "devpts" {
         options.set |= NODEV;
     }
     let source = mount.source().as_deref();

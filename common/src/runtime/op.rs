@@ -114,8 +114,8 @@ pub enum Op {
         uid: u32,
         /// The group.
         gid: u32,
-        /// The other groups, or nothing where setgroups(2) is denied.
-        groups: Option<Vec<u32>>,
+        /// The other groups.
+        groups: Vec<u32>,
         /// The capabilities that stay in the bounding set.
         bounding: u64,
     },

@@ -507,21 +507,12 @@ fn confine(process: &Process, linux: &Linux, ops: &mut Vec<Op>) -> Result<()> {
     ops.push(Op::Keyring);
     ops.push(Op::Chdir(process.cwd().clone()));
     let user = process.user();
-    let deny = linux.gid_mappings().as_ref().is_some_and(|maps| {
-        // With one group alone an ordinary user could only deny setgroups(2): user_namespaces(7).
-        maps.iter().map(|map| u64::from(map.size())).sum::<u64>() == 1
-    });
     let groups = user.additional_gids().clone().unwrap_or_default();
     let sets = process.capabilities().as_ref().map(Sets::from).unwrap_or_default();
     if user.uid() != 0 {
         ops.push(Op::OwnPipes(user.uid()));
     }
-    ops.push(Op::User {
-        uid: user.uid(),
-        gid: user.gid(),
-        groups: if deny && groups.is_empty() { None } else { Some(groups) },
-        bounding: sets.bounding,
-    });
+    ops.push(Op::User { uid: user.uid(), gid: user.gid(), groups, bounding: sets.bounding });
     let filtered = linux.seccomp().is_some();
     let no_new_privileges = process.no_new_privileges() == Some(true);
     let last = match (filtered, no_new_privileges) {
@@ -539,7 +530,7 @@ fn confine(process: &Process, linux: &Linux, ops: &mut Vec<Op>) -> Result<()> {
         (false, true) => vec![Op::NoNewPrivileges],
         (false, false) => Vec::new(),
     };
-    if !(filtered && !no_new_privileges) {
+    if !filtered || no_new_privileges {
         ops.push(Op::Capabilities(sets));
     }
     ops.push(Op::DieWithParent);
@@ -552,7 +543,7 @@ fn confine(process: &Process, linux: &Linux, ops: &mut Vec<Op>) -> Result<()> {
 
 fn rlimit(kind: PosixRlimitType) -> u32 {
     use PosixRlimitType::*;
-    let number = match kind {
+    match kind {
         RlimitCpu => libc::RLIMIT_CPU,
         RlimitFsize => libc::RLIMIT_FSIZE,
         RlimitData => libc::RLIMIT_DATA,
@@ -569,8 +560,7 @@ fn rlimit(kind: PosixRlimitType) -> u32 {
         RlimitNice => libc::RLIMIT_NICE,
         RlimitRtprio => libc::RLIMIT_RTPRIO,
         RlimitRttime => libc::RLIMIT_RTTIME,
-    };
-    number as u32
+    }
 }
 
 fn command(process: &Process) -> Result<(Vec<CString>, Vec<CString>)> {
@@ -583,3 +573,6 @@ fn command(process: &Process) -> Result<(Vec<CString>, Vec<CString>)> {
     ensure!(!args.is_empty(), "process.args: no command");
     Ok((args, strings(process.env(), "process.env")?))
 }
+
+#[cfg(test)]
+mod tests;

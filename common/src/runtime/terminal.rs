@@ -26,7 +26,7 @@ const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 pub(super) fn open(root: impl AsFd, size: Option<(u16, u16)>) -> Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = beneath::open_as(root, Path::new("dev/pts/ptmx"), flags)?;
-    if fstatfs(&master)?.f_type as i64 != DEVPTS_SUPER_MAGIC {
+    if fstatfs(&master)?.f_type != DEVPTS_SUPER_MAGIC {
         return Err(Errno::NOTTY);
     }
     unlockpt(&master)?;
