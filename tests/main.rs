@@ -6,6 +6,7 @@ mod house;
 mod img_ls;
 mod img_pull;
 mod img_tag;
+mod img_unpack;
 mod man;
 mod peers;
 mod stdout;
