@@ -90,8 +90,10 @@ fn an_unknown_tag_names_the_nearest() {
 #[test]
 fn a_registry_that_is_not_there_is_an_error() {
     let t = Sandbox::new();
-    let run =
-        t.sh("img-pull --retry 0 127.0.0.1:1/app").exits(1).says("img-pull: 127.0.0.1:1/app: ");
+    let run = t
+        .sh("img-pull --retry 0 127.0.0.1:1/app")
+        .exits(1)
+        .says("img-pull: 127.0.0.1:1/app:latest: ");
     assert!(run.stdout.is_empty());
     t.sh("img-pull --retry 0 127.0.0.1:1/app 2>/dev/null | img-tag - app")
         .exits(1)

@@ -1,8 +1,10 @@
 //! The programs, tested from outside, in a shell, as a user has them: one module each.
 
+mod completions;
 mod exit_status;
 mod harness;
 mod house;
+mod img_import;
 mod img_ls;
 mod img_pull;
 mod img_tag;

@@ -26,7 +26,9 @@ fn in_page(page: &str) -> BTreeSet<String> {
 /// Returns the options that `--help` lists, without itself and --version.
 fn in_help(help: &str) -> BTreeSet<String> {
     let mut options = BTreeSet::new();
-    for line in help.lines().map(str::trim_start).filter(|line| line.starts_with('-')) {
+    // "- auto: ..." is a value of an option.
+    let option = |line: &&str| line.starts_with('-') && !line.starts_with("- ");
+    for line in help.lines().map(str::trim_start).filter(option) {
         let names = line.split("  ").next().unwrap();
         let words = names.split([',', ' ', '=', '[', '<', '.']);
         let names: Vec<&str> = words.filter(|word| word.starts_with('-')).collect();

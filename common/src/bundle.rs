@@ -249,23 +249,37 @@ fn mounts(options: &Options) -> Vec<Mount> {
     if options.mappings.as_ref().is_some_and(|mappings| !maps(&mappings.gids, 5)) {
         devpts.pop();
     }
-    // A user namespace can only mount the sysfs of a network namespace that it owns.
     let foreign = options.mappings.is_some() && options.host_network;
-    let sys = if foreign {
-        mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])
-    } else {
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])
-    };
+    let sys = mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]);
     let shm = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", "devpts", &devpts),
-        sys,
+        if foreign { borrowed(sys) } else { sys },
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/dev/shm", "tmpfs", "shm", &shm),
     ]
+}
+
+/// Makes the container see the host's sysfs, read-only.
+///
+/// A user namespace can only mount the sysfs of a network namespace that it
+/// owns, so without one it has to take what there is.
+pub fn borrow_sysfs(spec: &mut Spec) {
+    let Some(mounts) = spec.mounts_mut() else { return };
+    for sys in mounts.iter_mut().filter(|mount| mount.typ().as_deref() == Some("sysfs")) {
+        *sys = borrowed(std::mem::take(sys));
+    }
+}
+
+/// Returns a mount of sysfs as one of the host's sysfs.
+fn borrowed(mut sys: Mount) -> Mount {
+    let mut options = sys.options().clone().unwrap_or_default();
+    options.insert(0, "rbind".into());
+    sys.set_typ(Some("none".into())).set_source(Some("/sys".into())).set_options(Some(options));
+    sys
 }
 
 /// Returns one mount.

@@ -15,6 +15,7 @@
 pub mod archive;
 pub mod bundle;
 pub mod cli;
+pub mod container;
 pub mod digest;
 pub mod error;
 pub mod image;

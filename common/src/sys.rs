@@ -112,3 +112,187 @@ pub fn probe_i386(number: i32) -> std::io::Result<i32> {
     }
     if result < 0 { Err(std::io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }
+
+/// Clones this process into new namespaces, as fork(2) does; returns the child and its pidfd, or nothing in the child.
+///
+/// nix and rustix lack clone3(2), which alone can make all namespaces, a pidfd
+/// and the place in a version 2 cgroup at once. Without CLONE_VM the child has a copy
+/// of our memory. As with [`fork`], a process with several threads is refused.
+pub fn clone3(
+    namespaces: u64,
+    cgroup: Option<std::os::fd::BorrowedFd>,
+) -> std::io::Result<Option<(rustix::process::Pid, std::os::fd::OwnedFd)>> {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    // SAFETY: for a process with one thread this changes nothing, for another it fails: unshare(2).
+    check(unsafe { libc::unshare(libc::CLONE_THREAD).into() })
+        .map_err(|_| std::io::Error::other("this process has several threads"))?;
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain integers; all zero is a valid value of it.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        // libc has this constant too narrow.
+        const CLONE_INTO_CGROUP: u64 = 1 << 33;
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the kernel reads `args`, of the size that we say, and writes a
+    // descriptor to `pidfd`; both outlive the call. There is but this thread and no
+    // CLONE_VM, so the child goes on with its own copy of a consistent memory.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(std::io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => {
+            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            // A process id is positive, and fits.
+            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+            Ok(Some((pid, pidfd)))
+        }
+    }
+}
+
+/// Changes the attributes of the mount that `mount` is open on, and of those below it if `recursive`.
+///
+/// nix and rustix lack mount_setattr(2), which alone makes a whole tree
+/// read-only. `set` and `clear` are MOUNT_ATTR_* bits; `propagation` is one of
+/// MS_PRIVATE, MS_SLAVE or nothing.
+pub fn mount_setattr(
+    mount: std::os::fd::BorrowedFd,
+    recursive: bool,
+    set: u32,
+    clear: u32,
+    propagation: u64,
+) -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let attr = MountAttr { set: set.into(), clear: clear.into(), propagation, user_namespace: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the kernel reads the empty string and `attr`, of the size that we
+    // say, and keeps neither.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result)
+}
+
+/// Gives every signal its default action and lets all through.
+///
+/// A container starts as init would start it, whatever our caller ignores.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no handler. Numbers that cannot be changed
+        // (SIGKILL, SIGSTOP, two of libc's own) are refused, which is as good.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Starts an empty session keyring, so that none of the caller's keys are possessed any more: keyctl(2).
+pub fn join_session_keyring() -> rustix::io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: without a name the call takes no pointer.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0usize) })
+}
+
+/// Sets a resource limit by its number: rustix lacks RLIMIT_RTTIME, and both crates have no way from a number.
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> rustix::io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads `limit`; with no old limit to return it writes nothing.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0usize) })
+}
+
+/// Takes the loopback interface of this network namespace up.
+pub fn loopback_up() -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: ifreq is plain data, of which all zero is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request is an ifreq with a name that ends in NUL, as SIOCSIFFLAGS reads it.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request).into() })
+}
+
+/// Makes the result of a system call a `Result`.
+fn check(result: libc::c_long) -> rustix::io::Result<()> {
+    match result {
+        -1 => {
+            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+            Err(rustix::io::Errno::from_raw_os_error(errno))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes exec close every descriptor from `first` up, whoever opened it.
+pub fn close_on_exec_from(first: u32) {
+    // SAFETY: descriptors stay open until exec, and no memory is involved. A kernel older than
+    // 5.11 refuses the flag; it lacks mount_setattr(2) as well, so nothing is executed there.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+/// Blocks these signals, and returns a descriptor that they are read from: 128 bytes each, as signalfd(2) describes.
+///
+/// nix knows no real-time signals, and rustix has no signalfd.
+pub fn signal_fd(signals: impl Iterator<Item = i32>) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: sigset_t is plain data, and sigemptyset makes it valid before it is used.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours; numbers that are no signals are refused.
+    unsafe {
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, signal);
+        }
+    }
+    // SAFETY: both calls only read the set.
+    let fd = unsafe {
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()).into())?;
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    check(fd.into())?;
+    // SAFETY: the descriptor is new, and nobody else knows it.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes over a descriptor that was handed to this program by number; exec closes it.
+pub fn inherited_fd(number: i32) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: a number that is no open descriptor is refused.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC).into() })?;
+    // SAFETY: it is open, and whoever started us did so for nobody else to have it.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(number) })
+}
+
+/// Sends a signal of any number, which rustix cannot name when it is a real-time one.
+pub fn pidfd_send_signal(pidfd: std::os::fd::BorrowedFd, signal: i32) -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: without a siginfo the call takes no pointer.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0usize, 0)
+    })
+}

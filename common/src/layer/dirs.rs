@@ -20,7 +20,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, chmod,
-    fchmod, fgetxattr, fstat, futimens, mkdirat, openat, openat2, readlinkat, unlinkat,
+    fchmod, fgetxattr_query, fstat, futimens, mkdirat, openat, openat2, readlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -34,11 +34,14 @@ const OPEN: usize = 64;
 /// How many ways through links are remembered.
 const LINKS: usize = 512;
 
+/// Where Linux ends a path.
+pub(super) const PATH_MAX: usize = 4096;
+
 /// How many links one path may lead through, as in the kernel.
 const HOPS: usize = 40;
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// RESOLVE_NO_SYMLINKS does not say ELOOP of the last component if O_NOFOLLOW is there as well.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
@@ -264,6 +267,7 @@ impl Dirs {
                     done.push(b'/');
                 }
                 done.extend_from_slice(&name);
+                ensure!(done.len() < PATH_MAX, "{}: leads too deep", lossy(path));
                 continue;
             };
             hops += 1;
@@ -321,9 +325,7 @@ fn adopt(
 ) -> Result<Dir> {
     let stat = fstat(&fd).at(shown(&path))?;
     let mode = mode.unwrap_or(stat.st_mode & 0o7777);
-    // The size is asked for; an error means that there is no such list here.
-    let no_room: &mut [u8] = &mut [];
-    let default_acl = fgetxattr(&fd, "system.posix_acl_default", no_room).is_ok_and(|len| len > 0);
+    let default_acl = fgetxattr_query(&fd, "system.posix_acl_default").is_ok_and(|len| len > 0);
     let dir = Dir {
         fd,
         path,
@@ -357,7 +359,7 @@ fn empty(parent: BorrowedFd, name: &[u8], privileged: bool) -> Result<()> {
         if !privileged {
             unlock(dir, name)?;
         }
-        Ok(openat(dir, name, DIRECTORY, Mode::empty())?)
+        Ok(openat(dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)
     };
     let mut above: Vec<(u64, u64, Vec<u8>)> = Vec::new();
     let mut dir = enter(parent, name)?;
@@ -411,7 +413,7 @@ fn sweep(dir: &OwnedFd) -> Result<Option<Vec<u8>>> {
 
 /// Gives us, who own it, all rights to a directory, and returns the mode that it had.
 fn unlock(dir: BorrowedFd, name: &[u8]) -> Result<u32, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = openat2(dir, name, flags, Mode::empty(), BENEATH)?;
     let mode = fstat(&fd)?.st_mode & 0o7777;
     if mode & 0o700 != 0o700 {

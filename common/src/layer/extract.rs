@@ -20,14 +20,11 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pwrite};
 
-use super::dirs::{Dir, Dirs, Missing, by_fd};
+use super::dirs::{Dir, Dirs, Missing, PATH_MAX, by_fd};
 use super::entry::{Entries, Entry, Kind, Xattr};
 use super::header::lossy;
 use super::whiteout::{self, Name};
 use super::{Limits, Owners};
-
-/// Where Linux ends a path.
-const PATH_MAX: usize = 4096;
 
 /// The most different warnings of a layer.
 const WARNINGS: usize = 16;

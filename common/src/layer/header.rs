@@ -273,3 +273,146 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 pub(super) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_octal_or_base_256() {
+        let good: &[(&[u8], i64)] = &[
+            (b"0000644\0", 0o644),
+            (b" 644 \0\0\0", 0o644),
+            (b"\0\0\0\0\0\0\0\0", 0),
+            (b"77777777", 0o77777777),
+            (b"7 \0garbag", 7),
+            (b"\x80\0\0\0\0\0\x01\0", 256),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xfe", -2),
+            (b"\x80\0\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", i64::MAX),
+            (b"\xff\xff\xff\xff\xff\x80\0\0\0\0\0\0\0", i64::MIN),
+        ];
+        for (field, value) in good {
+            assert_eq!(number(field).unwrap(), *value, "{field:?}");
+        }
+        let bad: &[&[u8]] = &[
+            b"0000648\0",
+            b"-000001\0",
+            b"0x1\0\0\0\0\0",
+            b"1 2\0\0\0\0\0",
+            b"\x80\0\0\0\x01\0\0\0\0\0\0\0\0",
+            b"\xff\xff\xfe\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ];
+        for field in bad {
+            assert!(number(field).is_err(), "{field:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_fractions_and_signs() {
+        let good = [
+            ("0", (0, 0)),
+            ("1350244992.023960108", (1350244992, 23960108)),
+            ("1.5", (1, 500_000_000)),
+            ("1.", (1, 0)),
+            ("1.0000000009", (1, 0)),
+            ("-1.5", (-2, 500_000_000)),
+            ("-7", (-7, 0)),
+            ("9223372036854775807", (i64::MAX, 0)),
+        ];
+        for (text, (sec, nsec)) in good {
+            let time = time(text.as_bytes()).unwrap();
+            assert_eq!((time.tv_sec, time.tv_nsec), (sec, nsec), "{text}");
+        }
+        for bad in ["", "-", ".5", "1.5x", "1e3", "--1", "+1", " 1", "9223372036854775808", "1.-5"]
+        {
+            assert!(time(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners_that_chown_would_misread_are_refused() {
+        for (id, good) in [(0, true), (4294967294, true), (4294967295, false), (1 << 32, false)] {
+            assert_eq!(owner(id).is_ok(), good, "{id}");
+        }
+        assert!(owner(-1).is_err() && owner(i64::MIN).is_err());
+    }
+
+    #[test]
+    fn pax_records_are_as_long_as_they_say() {
+        let all = |data: &'static [u8]| records(data).collect::<Result<Vec<_>>>().ok();
+        let good = all(b"9 a=b=\nc\n6 k=v\n5 e=\n").unwrap();
+        assert_eq!(good, [(&b"a"[..], &b"b=\nc"[..]), (b"k", b"v"), (b"e", b"")]);
+        let binary = all(b"22 SCHILY.xattr.x=\0\xff\n\n").unwrap();
+        assert_eq!(binary, [(&b"SCHILY.xattr.x"[..], &b"\0\xff\n"[..])]);
+        let bads: &[&[u8]] = &[
+            b"6 k=v",
+            b"7 k=v\n",
+            b"5 k=v\n",
+            b"06k=v\n",
+            b"5 kv\n",
+            b"4 =\n",
+            b" k=v\n",
+            b"-6 k=v\n",
+            b"0 k=v\n",
+            b"1 \n",
+            b"99999999999999999999 k=v\n",
+            b"8 path=\0\n",
+            b"\0",
+        ];
+        for bad in bads {
+            assert!(records(bad).any(|record| record.is_err()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_its_prefix_where_the_dialect_has_one() {
+        let header = |magic: &[u8], prefix: &[u8], end: &[u8]| {
+            let mut block = [0; BLOCK];
+            block[0] = b'n';
+            block[257..257 + magic.len()].copy_from_slice(magic);
+            block[345..345 + prefix.len()].copy_from_slice(prefix);
+            block[512 - end.len()..].copy_from_slice(end);
+            Header { block }.name()
+        };
+        assert_eq!(header(b"ustar\x0000", b"p", b""), b"p/n");
+        assert_eq!(header(b"ustar\x0000", b"", b""), b"n");
+        assert_eq!(header(b"ustar\0  ", b"p", b""), b"p/n");
+        assert_eq!(header(b"ustar  \0", b"00000000001", b""), b"n");
+        assert_eq!(header(b"ustar  \0", b"some/long/path", b""), b"some/long/path/n");
+        assert_eq!(header(b"", b"p", b""), b"n");
+        let long = [b'p'; 150];
+        assert_eq!(header(b"ustar\x0000", &long, b"tar\0").len(), 131 + 2);
+    }
+
+    #[test]
+    fn a_checksum_may_add_signed_bytes() {
+        let mut block = [0; BLOCK];
+        block[0] = 0xff;
+        for (sum, good) in [(255 + 256, true), (256 - 1, true), (256, false)] {
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            assert_eq!(Header::new(block).is_ok(), good, "{sum}");
+        }
+        assert!(Header::new([0; BLOCK]).unwrap().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), BLOCK)) {
+            let header = Header { block: bytes.clone().try_into().unwrap() };
+            let _ = (header.name(), header.mode(), header.uid(), header.gid(), header.size());
+            let _ = (header.mtime(), header.device(), header.gnu_sparse().is_ok());
+            let _ = more_regions(&header.block, &mut Vec::new());
+            records(&bytes).for_each(drop);
+            let _ = time(&bytes[..20]);
+        }
+
+        #[test]
+        fn no_record_makes_it_panic(text in "[0-9]{0,3} ?[a-zA-Z.=\n]{0,20}") {
+            records(text.as_bytes()).for_each(drop);
+            let _ = time(text.as_bytes());
+        }
+    }
+}

@@ -204,7 +204,8 @@ impl At<'_> {
     }
 }
 
-fn login(domain: &str) -> String {
+/// Says how to give credentials.
+pub fn login(domain: &str) -> String {
     format!("--creds USER, or an entry for {domain} in ~/.docker/config.json")
 }
 

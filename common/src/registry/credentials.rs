@@ -244,7 +244,7 @@ fn ask(helper: &str, key: &str) -> Result<Option<Credentials>> {
     let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     ensure!(!helper.is_empty() && helper.bytes().all(ok), "{helper:?}: not a helper's name");
     let name = format!("docker-credential-{helper}");
-    let program = which::which(&name).with_context(|| format!("{name}: not found on PATH"))?;
+    let program = which::which(&name).ok().with_context(|| format!("{name}: not found on PATH"))?;
     let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())

@@ -20,6 +20,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use reqwest::blocking::{Client, Response as Inner};
 use reqwest::dns::{Name, Resolve, Resolving};
 use reqwest::{header, redirect};
+use rustls::AlertDescription as Alert;
 use url::{Host, Url};
 
 use crate::error::Hint;
@@ -266,6 +267,8 @@ pub enum Kind {
     NotTls,
     /// The other side's certificate is not trusted.
     Certificate,
+    /// Our certificate is not trusted, or there is none.
+    Stranger,
     /// Nothing came for too long.
     Stalled,
     /// The connection broke, or what came is no HTTP.
@@ -289,17 +292,6 @@ impl Failure {
         let mut link: Option<&(dyn StdError + 'static)> = Some(err);
         while let Some(err) = link {
             text = err.to_string();
-            if let Some(err) = err.downcast_ref::<io::Error>() {
-                if err.kind() == ErrorKind::ConnectionRefused {
-                    kind = Kind::Refused;
-                }
-                // An io::Error that wraps another is not a link of the chain by itself.
-                if let Some(err) = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>())
-                {
-                    (kind, text) = of_tls(err);
-                    break;
-                }
-            }
             if let Some(err) = err.downcast_ref::<rustls::Error>() {
                 (kind, text) = of_tls(err);
                 break;
@@ -307,7 +299,15 @@ impl Failure {
             if let Some(err) = err.downcast_ref::<Unresolved>() {
                 kind = if err.lasting { Kind::Unknown } else { Kind::Broken };
             }
-            link = err.source();
+            link = match err.downcast_ref::<io::Error>() {
+                Some(err) if err.kind() == ErrorKind::ConnectionRefused => {
+                    kind = Kind::Refused;
+                    None
+                }
+                // What an io::Error wraps is not its source: that is the source of what it wraps.
+                Some(err) => err.get_ref().map(|err| err as _),
+                None => err.source(),
+            };
         }
         if err.is_timeout() {
             kind = Kind::Stalled;
@@ -325,8 +325,11 @@ impl Failure {
                 .hint(|| format!("--tls-verify=false if {place} is meant to speak plain HTTP")),
             Kind::Certificate => result.hint(|| {
                 format!(
-                    "put the certificate of its authority into /etc/docker/certs.d/{place}/ca.crt"
+                    "the certificate of its authority goes to /etc/docker/certs.d/{place}/ca.crt"
                 )
+            }),
+            Kind::Stranger => result.hint(|| {
+                format!("ours goes to /etc/docker/certs.d/{place}/client.cert, and client.key")
             }),
             _ => result,
         }
@@ -341,6 +344,13 @@ fn of_tls(err: &rustls::Error) -> (Kind, String) {
         rustls::Error::InvalidCertificate(why) => {
             (Kind::Certificate, format!("its certificate is not trusted: {why}"))
         }
+        rustls::Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::CertificateRequired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => (Kind::Stranger, "it wants a client certificate that it trusts".into()),
         err => (Kind::Broken, err.to_string()),
     }
 }

@@ -299,7 +299,11 @@ impl<'a> Registry<'a> {
             .collect();
         let renewed =
             self.auth.renew(&at, used.as_deref(), &challenges).context(self.domain.clone())?;
-        Ok(send(Some(&renewed))?.0)
+        let (mut response, last) = send(Some(&renewed))?;
+        if response.status() == 401 && http::same_origin(&last, url) {
+            return Err(refusal(&mut response)).hint(|| auth::login(&self.domain));
+        }
+        Ok(response)
     }
 }
 

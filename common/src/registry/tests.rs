@@ -1,6 +1,7 @@
 //! The client against a registry that does everything wrong, one thing at a time.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -516,15 +517,19 @@ fn tags_are_read_page_by_page() {
 
 #[test]
 fn a_server_without_tls_is_named_as_such() {
-    let server = Server::start(|_| manifest());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let domain = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        stream.read_exact(&mut [0; 100])?;
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
+        stream.read_to_end(&mut Vec::new())
+    });
     let http = Http::new(false, Duration::from_secs(2), Vec::new());
-    let url: Url = format!("https://{}/v2/", server.domain).parse().unwrap();
+    let url: Url = format!("https://{domain}/v2/").parse().unwrap();
     let err = http.send(&url, &Request::default()).map(|_| ()).unwrap_err();
-    assert!(
-        line(&err).contains("it speaks no TLS") || line(&err).contains("eof"),
-        "{}",
-        line(&err)
-    );
+    assert!(find::<Failure>(&err).is_some_and(|it| it.kind == Kind::NotTls), "{}", line(&err));
+    assert!(hint_of(&err).is_some_and(|hint| hint.contains("--tls-verify=false")));
 }
 
 #[test]

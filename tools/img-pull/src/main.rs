@@ -19,7 +19,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Parser};
 use common::cli::{self, Dir, Root};
-use common::error::Usage;
+use common::error::{Usage, find};
 use common::layout::Layout;
 use common::platform::Platform;
 use common::reference::Reference;
@@ -135,6 +135,9 @@ fn run(args: Args) -> Result<()> {
         let done = name.and_then(|name| one(&args, &pull, &options, &mut registries, &name));
         if let Err(err) = done {
             progress.clear();
+            if find::<Usage>(&err).is_some() {
+                return Err(err);
+            }
             cli::report(&err);
             failed = true;
         }

@@ -187,8 +187,9 @@ impl Progress {
 impl State {
     fn draw(&mut self) {
         self.visible = true;
-        let columns = rustix::termios::tcgetwinsize(rustix::stdio::stderr()).map(|it| it.ws_col);
-        let columns = usize::from(columns.unwrap_or(80).max(20)) - 1;
+        let size_of = rustix::termios::tcgetwinsize(rustix::stdio::stderr());
+        let columns = size_of.map(|it| usize::from(it.ws_col)).ok().filter(|it| *it > 0);
+        let columns = columns.unwrap_or(80).max(20) - 1; // the last one would begin a new line
         let figures = format!(
             " {}/{} blobs, {} of {}",
             self.done,

@@ -138,6 +138,7 @@ impl<'a> Rules<'a> {
     /// Goes through the rules in order, as runc gives them to libseccomp.
     fn read(seccomp: &'a LinuxSeccomp, default: u32) -> Result<Rules<'a>> {
         let mut decisions = vec![Decision::Unnamed; CALLS.len()];
+        let mut near = 0;
         for rule in seccomp.syscalls().iter().flatten() {
             let action = action(rule.action(), rule.errno_ret())?;
             let args = rule.args().as_deref().unwrap_or_default();
@@ -146,7 +147,8 @@ impl<'a> Rules<'a> {
             }
             for name in rule.names() {
                 // A name that is not here may be another architecture's, or newer than the table.
-                let Some(place) = syscalls::find(name) else { continue };
+                let Some(place) = syscalls::find(name, near) else { continue };
+                near = place + 1;
                 // A rule that says what the default says is left out, as runc and crun do.
                 match &mut decisions[place] {
                     decision @ Decision::Unnamed if action == default => {
@@ -165,10 +167,10 @@ impl<'a> Rules<'a> {
         let permissive = matches!(self.default & 0xffff_0000, ALLOW | LOG | TRACE);
         let unknown = Leaf::Return(if permissive { self.default } else { ENOSYS });
 
-        let calls = CALLS.iter().zip(&self.decisions);
-        let mut numbers: Vec<(u32, &Decision)> =
-            calls.filter_map(|(call, decision)| Some((call.number(arch)?, decision))).collect();
-        numbers.sort_unstable_by_key(|(number, _)| *number);
+        let places = syscalls::by_number(arch).iter().map(|place| usize::from(*place));
+        let numbers: Vec<(u32, &Decision)> = places
+            .filter_map(|place| Some((CALLS[place].number(arch)?, &self.decisions[place])))
+            .collect();
         // What is beyond the last that a rule names, whoever wrote the rules did not know.
         let named =
             numbers.iter().rposition(|(_, decision)| !matches!(decision, Decision::Unnamed));

@@ -67,9 +67,41 @@ impl Call {
 /// All calls, sorted by name.
 pub static CALLS: [Call; COUNT] = read();
 
-/// Returns the place of the call of this name in [`CALLS`].
-pub fn find(name: &str) -> Option<usize> {
-    CALLS.binary_search_by(|call| call.name.cmp(name)).ok()
+/// Returns the place of the call of this name in [`CALLS`], which may be `near`: lists of names are often sorted.
+pub fn find(name: &str, near: usize) -> Option<usize> {
+    match CALLS.get(near) {
+        Some(call) if call.name == name => Some(near),
+        _ => CALLS.binary_search_by(|call| call.name.cmp(name)).ok(),
+    }
+}
+
+/// Returns the places in [`CALLS`] of what `arch` has, by number.
+pub fn by_number(arch: Arch) -> &'static [u16] {
+    static ORDERS: [(usize, [u16; COUNT]); 4] = [order(0), order(1), order(2), order(3)];
+    let (count, order) = &ORDERS[arch as usize];
+    &order[..*count]
+}
+
+/// Sorts the calls that have a number in `column`, when this is compiled.
+const fn order(column: usize) -> (usize, [u16; COUNT]) {
+    let mut order = [0; COUNT];
+    let (mut count, mut place) = (0, 0);
+    while place < COUNT {
+        if let Some(number) = CALLS[place].numbers[column] {
+            let mut at = count;
+            while at > 0
+                && let Some(before) = CALLS[order[at - 1] as usize].numbers[column]
+                && before > number
+            {
+                order[at] = order[at - 1];
+                at -= 1;
+            }
+            order[at] = place as u16;
+            count += 1;
+        }
+        place += 1;
+    }
+    (count, order)
 }
 
 const TABLE: &[u8] = include_bytes!("syscalls.txt");
@@ -165,12 +197,13 @@ mod tests {
             ("openat2", libc::SYS_openat2),
             ("futex_waitv", libc::SYS_futex_waitv),
         ];
-        let number = |name, arch| CALLS[find(name).unwrap()].number(arch);
+        let number = |name, arch| CALLS[find(name, 0).unwrap()].number(arch);
         for (name, expected) in table {
             assert_eq!(number(name, native).map(i64::from), Some(expected), "{name}");
         }
         assert_eq!(number("mount", Arch::I386), Some(21));
         assert_eq!(number("set_tls", Arch::Arm), Some(0xf0005));
-        assert!(find("nothing").is_none());
+        assert!(find("nothing", 0).is_none());
+        assert!((0..=COUNT).all(|near| find("mount", near) == find("mount", 0)));
     }
 }

@@ -1,0 +1,378 @@
+//! From the command line to a container, and to its exit status.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use common::bundle::{self, Mappings};
+use common::cli::{self, Operand};
+use common::container::{self, Container};
+use common::error::At;
+use common::overlay::{Overlay, Upper};
+use common::platform::Platform;
+use common::runtime::cgroup::{self, Cgroup};
+use common::runtime::{self, CgroupView, Io, Plan, Surrounding};
+use common::snapshot::{Root, Snapshot};
+use common::store::Store;
+use common::userns::{self, Mapping, Range};
+use oci_spec::image::ImageConfiguration;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
+
+use crate::options::{Options, Target};
+use crate::supervise::Supervision;
+use crate::terminal::Terminal;
+use crate::{apply, pull};
+
+/// The largest config.json that is read.
+const CONFIG_LIMIT: u64 = 16 << 20;
+
+/// A container that can be started.
+struct Made {
+    container: Container,
+    spec: Spec,
+    root: Root,
+    /// The root, mounted nowhere yet.
+    mount: Option<OwnedFd>,
+    /// We are in the user namespace that the spec speaks of.
+    entered: bool,
+    /// The limits of the spec were chosen by somebody, and not by us.
+    asked: bool,
+    /// Keeps the layers from being removed.
+    _snapshot: Option<Snapshot>,
+}
+
+/// Runs a container; returns its exit status.
+pub fn run(options: &Options) -> Result<u8> {
+    let cidfile = options.cidfile.as_deref().map(|path| (path, File::create_new(path).at(path)));
+    let cidfile = match cidfile {
+        Some((path, file)) => Some((path, file?)),
+        None => None,
+    };
+    let (target, command) = options.target()?;
+    let terminal = match options.tty {
+        true => Some(Terminal::open(options.interactive)?),
+        false => None,
+    };
+    let made = match target {
+        Target::Image(operand) => image(options, operand, command)?,
+        Target::Bundle(dir) => bundle_in(options, &dir, command)?,
+        Target::Rootfs(dir) => rootfs(options, &dir, command)?,
+    };
+    if let Some((path, mut file)) = cidfile {
+        file.write_all(made.container.id().as_bytes()).at(path)?;
+    }
+    start(options, made, terminal)
+}
+
+/// Makes the container of an image.
+fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made> {
+    let store = options.root.open()?;
+    let found = pull::find(operand, &store, options.pull)?;
+    let mapping = userns::ensure_root()?;
+    let image = found.layout.resolve(&found.desc, &Platform::host())?;
+    let name = match &found.name {
+        Some(name) => name.to_string(),
+        None => image.desc.digest().to_string(),
+    };
+    let snapshot =
+        Snapshot::prepare(&store.layers(), &found.layout, &image).with_context(|| name.clone())?;
+    for warning in &snapshot.warnings {
+        cli::warn(format!("{name}: {warning}"));
+    }
+    let mut container = create(&store, options)?;
+    let prepared = (|| {
+        let (mut root, note) = snapshot.root(container.dir(), None)?;
+        if let Some(note) = note {
+            cli::warn(&note);
+            container.status.notes.push(note);
+        }
+        if let Root::Overlay(overlay) = &mut root {
+            overlay.volatile = options.rm;
+        }
+        container.status.image = name;
+        container.status.image_id = Some(image.desc.digest().to_string());
+        let mount = mount(&root)?;
+        let spec = defaults(options, command, &image.config, &mapping, &mount, &container, false)?;
+        Ok((root, spec, mount))
+    })();
+    let (root, (spec, entered), mount) = or_remove(&mut container, prepared)?;
+    let mount = matches!(root, Root::Overlay(_)).then_some(mount);
+    Ok(Made { container, spec, root, mount, entered, asked: false, _snapshot: Some(snapshot) })
+}
+
+/// Makes the container of a bare tree, with Docker's defaults.
+fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
+    let mapping = userns::ensure_root()?;
+    let mut container = create(&options.root.open()?, options)?;
+    let prepared = (|| {
+        let dir = std::path::absolute(dir).at(dir)?;
+        let root = Root::Dir(dir.clone());
+        let tree = mount(&root)?;
+        container.status.image = dir.display().to_string();
+        let config = ImageConfiguration::default();
+        let spec = defaults(options, command, &config, &mapping, &tree, &container, true)?;
+        Ok((root, spec))
+    })();
+    let (root, (spec, entered)) = or_remove(&mut container, prepared)?;
+    Ok(Made { container, spec, root, mount: None, entered, asked: false, _snapshot: None })
+}
+
+/// Makes the container of a bundle, as its config.json says.
+fn bundle_in(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
+    let path = dir.join("config.json");
+    let file = File::open(&path).at(&path)?;
+    let size = file.metadata().at(&path)?.len();
+    anyhow::ensure!(size <= CONFIG_LIMIT, "{}: larger than {CONFIG_LIMIT} bytes", path.display());
+    let bytes = std::fs::read(&path).at(&path)?;
+    let mut spec: Spec = serde_json::from_slice(&bytes).at(&path)?;
+    let entered = match in_user_namespace()? || rustix::process::geteuid().is_root() {
+        true => false,
+        false => enter(&spec).context(path.display().to_string())?,
+    };
+    let root = spec.root().as_ref().with_context(|| format!("{}: no root", path.display()))?;
+    let root = std::path::absolute(dir.join(root.path())).at(dir)?;
+    let tree = open(&root)?;
+    apply::apply(options, command, None, &tree, &mut spec)?;
+
+    let mut container = create(&options.root.open()?, options)?;
+    container.status.image = dir.display().to_string();
+    let root = Root::Dir(root);
+    Ok(Made { container, spec, root, mount: None, entered, asked: true, _snapshot: None })
+}
+
+/// Enters the user namespace that `spec` asks for, or else one of our own choice; returns whether it was the former.
+fn enter(spec: &Spec) -> Result<bool> {
+    let Some(linux) = spec.linux() else { return Ok(false) };
+    let mut namespaces = linux.namespaces().iter().flatten();
+    if !namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
+        userns::ensure_root()?;
+        return Ok(false);
+    }
+    let ranges = |field: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
+        let maps = field.iter().flatten();
+        maps.map(|map| Range {
+            container: map.container_id(),
+            host: map.host_id(),
+            size: map.size(),
+        })
+        .collect()
+    };
+    let (uids, gids) = (ranges(linux.uid_mappings()), ranges(linux.gid_mappings()));
+    userns::enter(&Mapping { uids, gids })?;
+    Ok(true)
+}
+
+/// Makes the container's directory. Before that, what others left behind is removed.
+fn create(store: &Store, options: &Options) -> Result<Container> {
+    let containers = store.containers();
+    container::collect(&containers);
+    // A bundle and a tree keep nothing of their own that would be worth a directory when they have ended.
+    let rm = options.rm || options.bundle.is_some() || options.rootfs.is_some();
+    Container::create(&containers, options.name.as_ref().map(|name| name.0.as_str()), rm)
+}
+
+/// Removes the container if it cannot be made.
+fn or_remove<T>(container: &mut Container, made: Result<T>) -> Result<T> {
+    if made.is_err() {
+        container.discard();
+    }
+    made
+}
+
+/// Mounts a root, nowhere yet.
+fn mount(root: &Root) -> Result<OwnedFd> {
+    match root {
+        Root::Dir(dir) => open(dir),
+        Root::Overlay(overlay) => {
+            if matches!(overlay, Overlay { upper: Upper::Tmpfs(_), .. }) && !in_user_namespace()? {
+                // This one is mounted in our own namespace, which must not be the host's.
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+                mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            }
+            overlay.mount(MountAttrFlags::MOUNT_ATTR_NODEV)
+        }
+    }
+}
+
+fn open(dir: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, dir, flags, Mode::empty()).map_err(std::io::Error::from).at(dir)
+}
+
+/// Returns whether we are root of a user namespace, and not of the host.
+fn in_user_namespace() -> Result<bool> {
+    /// PROC_USER_INIT_INO, which is part of the kernel's ABI.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    let path = "/proc/self/ns/user";
+    Ok(std::fs::metadata(path).at(path)?.ino() != INITIAL)
+}
+
+/// Returns the spec of a container with Docker's defaults, and whether it speaks of the user namespace that we are in.
+fn defaults(
+    options: &Options,
+    command: &[String],
+    config: &ImageConfiguration,
+    mapping: &Mapping,
+    tree: &OwnedFd,
+    container: &Container,
+    keep: bool,
+) -> Result<(Spec, bool)> {
+    let entered = in_user_namespace()?;
+    let mappings = entered.then(|| Mappings {
+        uids: mapping.uids.iter().copied().map(Into::into).collect(),
+        gids: mapping.gids.iter().copied().map(Into::into).collect(),
+    });
+    let hostname = &container.id()[..12];
+    let mut spec = bundle::spec(config, tree, &options.for_image(hostname, mappings))?;
+    names(options, container, tree, keep, &mut spec)?;
+    apply::apply(options, command, Some(config), tree, &mut spec)?;
+    Ok((spec, entered))
+}
+
+/// Gives the container its /etc/hostname, /etc/hosts and /etc/resolv.conf, as Docker does; with `keep`, only where the tree has one.
+fn names(
+    options: &Options,
+    container: &Container,
+    tree: &OwnedFd,
+    keep: bool,
+    spec: &mut Spec,
+) -> Result<()> {
+    let hostname = spec.hostname().clone().unwrap_or_default();
+    let host = options.network == Some(crate::options::Network::Host);
+    let read = |path: &str| std::fs::read(path).unwrap_or_default();
+    let hosts = match host {
+        true => read("/etc/hosts"),
+        false => format!(
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{hostname}\n"
+        )
+        .into_bytes(),
+    };
+    let files = [
+        ("hostname", format!("{hostname}\n").into_bytes()),
+        ("hosts", hosts),
+        ("resolv.conf", read("/etc/resolv.conf")),
+    ];
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for (name, bytes) in files {
+        let inside = format!("/etc/{name}");
+        if keep
+            && rustix::fs::statat(tree, &inside[1..], rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                .is_err()
+        {
+            continue;
+        }
+        let path = container.write(name, &bytes)?;
+        let source = path.to_str().with_context(|| format!("{}: not UTF-8", path.display()))?;
+        mounts.push(bundle::mount(&inside, "bind", source, &["rbind", "rprivate"]));
+    }
+    spec.set_mounts(Some(mounts));
+    Ok(())
+}
+
+/// Starts the container, and stays until it has ended.
+fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8> {
+    let Made { mut container, mut spec, root, mount, entered, asked, _snapshot } = made;
+    let containers = container.dir().parent().unwrap_or(Path::new("/")).to_owned();
+    let started = (|| {
+        let terminal = agree(&mut spec, terminal)?;
+        let cgroup = limit(&spec, &mut container, &containers, asked)?;
+        let surrounding = Surrounding {
+            user_namespace: in_user_namespace()?,
+            entered,
+            tasks: cgroup.iter().filter_map(Cgroup::tasks).collect(),
+            cgroup: match &cgroup {
+                Some(cgroup) => cgroup.view(),
+                None if cgroup::is_unified() => CgroupView::Unified,
+                None => CgroupView::Empty,
+            },
+            terminal_size: terminal.as_ref().and_then(Terminal::size),
+            init: options.init,
+        };
+        let plan = runtime::plan(&spec, &root, &surrounding)?;
+        let interactive = options.interactive || terminal.is_some();
+        let io = Io {
+            stdin: if interactive {
+                None
+            } else {
+                Some(File::open("/dev/null").at("/dev/null")?.into())
+            },
+            root: mount,
+            cgroup: cgroup.as_ref().map(Cgroup::open).transpose()?.flatten(),
+        };
+        container.status.command =
+            spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
+        container.write("config.json", &serde_json::to_vec(&spec)?)?;
+        let supervision = Supervision::new(options.timeout)?;
+        let running = runtime::start(&plan, &spec, io)?;
+        container.status.pid = Some(running.pid.as_raw_nonzero().get());
+        container.status.started = Some(container::now());
+        let saved = container.save();
+        if saved.is_err() {
+            running.kill();
+        }
+        let ended = supervision.supervise(running, terminal, is_first(&plan))?;
+        drop(cgroup);
+        saved?;
+        Ok(ended)
+    })();
+    let ended = match started {
+        Ok(ended) => ended,
+        Err(err) => {
+            container.discard();
+            return Err(err);
+        }
+    };
+    if container.status.rm {
+        container.remove()?;
+    } else {
+        container.status.pid = None;
+        container.status.finished = Some(container::now());
+        container.status.exit_code = Some(ended.status.into());
+        container.status.signal = ended.signal;
+        container.save()?;
+    }
+    Ok(ended.status)
+}
+
+/// Returns whether the first process is number 1, whom no signal kills that it does not handle.
+fn is_first(plan: &Plan) -> bool {
+    const CLONE_NEWPID: u64 = 0x2000_0000;
+    plan.namespaces & CLONE_NEWPID != 0
+}
+
+/// Makes the spec and our terminal agree: a bundle that wants one gets ours if there is one.
+fn agree(spec: &mut Spec, terminal: Option<Terminal>) -> Result<Option<Terminal>> {
+    let process = spec.process_mut().as_mut().context("config.json: no process")?;
+    if terminal.is_none() && process.terminal() == Some(true) {
+        let ours = Terminal::open(true).ok();
+        process.set_terminal(Some(ours.is_some()));
+        return Ok(ours);
+    }
+    Ok(terminal)
+}
+
+/// Applies the limits of the spec; a default that cannot be applied is noted.
+fn limit(
+    spec: &Spec,
+    container: &mut Container,
+    containers: &Path,
+    asked: bool,
+) -> Result<Option<Cgroup>> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let pids = resources.and_then(|resources| resources.pids().as_ref()).map(|pids| pids.limit());
+    let Some(pids) = pids.filter(|pids| *pids > 0) else { return Ok(None) };
+    match Cgroup::make(container.id(), pids, |id| container::is_alive(containers, id)) {
+        Ok(cgroup) => Ok(Some(cgroup)),
+        Err(err) if asked => Err(err.context("linux.resources.pids: cannot be applied")),
+        Err(err) => {
+            let note = format!("no limit of {pids} processes: {}", common::error::line(&err));
+            container.status.notes.push(note);
+            Ok(None)
+        }
+    }
+}
