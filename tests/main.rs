@@ -2,6 +2,7 @@
 
 mod completions;
 mod ctr_spawn;
+mod ctr_spawn_options;
 mod exit_status;
 mod harness;
 mod house;
@@ -12,4 +13,5 @@ mod img_tag;
 mod img_unpack;
 mod man;
 mod peers;
+mod pipelines;
 mod stdout;

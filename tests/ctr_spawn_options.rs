@@ -1,0 +1,226 @@
+//! ctr-spawn, option by option: what each gives the container, and what it refuses.
+
+use std::time::Duration;
+
+use sandbox::Sandbox;
+use sandbox::image::{Image, PATH, busybox_layer};
+use serde_json::json;
+
+/// Both kinds of users, where there are both, with an image called `app`.
+fn of_either_user(test: impl Fn(Sandbox)) {
+    test(Sandbox::with_image("app"));
+    test(Sandbox::with_image("app").as_user());
+}
+
+#[test]
+fn the_environment_is_the_images_and_the_options() {
+    of_either_user(|t| {
+        t.set("FOO", "secret");
+        t.set("GIVEN", "ours");
+        t.sh("ctr-spawn --rm -h box app env")
+            .prints(&format!("{PATH}\nHOSTNAME=box\nHOME=/root\n"));
+        t.write("vars", "# a comment\nFILE=a b\nQUOTED=\"as it is\"\nGIVEN\nNOT_SET\nBOTH=file\n");
+        t.sh("ctr-spawn --rm -h box -e BOTH=option -e ABSENT -e EMPTY= --env-file vars app env")
+            .prints(&format!(
+                "{PATH}\nHOSTNAME=box\nHOME=/root\nFILE=a b\nQUOTED=\"as it is\"\nGIVEN=ours\nBOTH=option\nEMPTY=\n"
+            ));
+    });
+}
+
+#[test]
+fn a_user_is_one_of_the_images() {
+    of_either_user(|t| {
+        let id = "sh -c 'id -u; id -g; id -G; echo $HOME'";
+        for (user, expected) in [
+            ("app", "1000\n1000\n1000 50\n/home/app\n"),
+            ("1000", "1000\n1000\n1000 50\n/home/app\n"),
+            ("app:wheel", "1000\n10\n10\n/home/app\n"),
+            ("4321:99", "4321\n99\n99\n/\n"),
+            ("root", "0\n0\n0 10\n/root\n"),
+        ] {
+            t.sh(&format!("ctr-spawn --rm -u {user} app {id}")).prints(expected);
+        }
+        t.sh("ctr-spawn --rm -u nobody-here app true").exits(125).says("nobody-here");
+        t.sh("ctr-spawn --rm -u app app sh -c 'touch /x /root/x 2>&1 | grep -c denied; touch /tmp/x'")
+            .prints("2\n");
+    });
+}
+
+#[test]
+fn the_images_entrypoint_is_dropped_with_its_command() {
+    let config = json!({ "Env": [PATH], "Entrypoint": ["echo", "entry"], "Cmd": ["cmd"] });
+    let image = Image::new(&[&busybox_layer()], &config);
+    let t = Sandbox::new();
+    t.store(&image, "app");
+    for (arguments, output) in [
+        ("app", "entry cmd\n"),
+        ("app a 'b c'", "entry a b c\n"),
+        ("--entrypoint echo app", "\n"),
+        ("--entrypoint echo app a", "a\n"),
+        ("--entrypoint '' app echo x", "x\n"),
+        ("app --rm -i", "entry --rm -i\n"),
+    ] {
+        t.sh(&format!("ctr-spawn --rm {arguments}")).prints(output);
+    }
+    t.sh("ctr-spawn --rm --entrypoint '' app").outputs(
+        "",
+        "ctr-spawn: no command is given, and there is none of its own\nhint: name one behind the image\n",
+        125,
+    );
+}
+
+#[test]
+fn a_working_directory_is_the_images_or_is_made() {
+    let config = json!({ "Env": [PATH], "Cmd": ["pwd"], "WorkingDir": "/home/app", "User": "app" });
+    let image = Image::new(&[&busybox_layer()], &config);
+    for t in [Sandbox::new(), Sandbox::new().as_user()] {
+        t.store(&image, "app");
+        t.sh("ctr-spawn --rm app; ctr-spawn --rm -w /a/b app; ctr-spawn --rm -w /tmp app")
+            .prints("/home/app\n/a/b\n/tmp\n");
+        t.sh("ctr-spawn --rm -w here app").exits(125).says("not an absolute path");
+        t.sh("ctr-spawn --rm -w /etc/passwd app").exits(125).says("/etc/passwd");
+    }
+}
+
+#[test]
+fn a_bind_mount_is_the_hosts_file() {
+    of_either_user(|t| {
+        t.sh("mkdir -p dir/sub; echo data >dir/file; ln -s dir link").is_silent();
+        t.sh("ctr-spawn --rm -v ./dir:/d app sh -c 'cat /d/file; echo new >/d/sub/new'; cat dir/sub/new")
+            .prints("data\nnew\n");
+        t.sh("ctr-spawn --rm --mount type=bind,src=$PWD/link,dst=/d,readonly app sh -c '
+                cat /d/file; for f in /d/x /d/sub/x; do (echo x >$f) 2>/dev/null || echo refused; done
+                mount -o remount,rw,bind /d 2>/dev/null || echo stays; umount /d 2>/dev/null || echo stays'")
+            .prints("data\nrefused\nrefused\nstays\nstays\n");
+        // A mount in a mount, on a place that neither has.
+        t.sh("ctr-spawn --rm --tmpfs /a -v ./dir/file:/a/deep/er/file:ro app cat /a/deep/er/file; ls dir")
+            .prints("data\nfile\nsub\n");
+        let stderr = format!(
+            "ctr-spawn: {dir}/none/here: No such file or directory (os error 2)\nhint: of this path there is {dir}\n",
+            dir = t.path("work").display()
+        );
+        t.sh("ctr-spawn --rm -v ./none/here:/x app true").outputs("", &stderr, 125);
+        t.sh("ls; ls $TARE_ROOT/containers").prints("dir\nlink\n");
+    });
+}
+
+#[test]
+fn a_tmpfs_holds_no_more_than_it_may() {
+    of_either_user(|t| {
+        t.sh("ctr-spawn --rm --tmpfs /t:size=1m,mode=700,uid=1000 --mount type=tmpfs,dst=/u,tmpfs-size=1m app sh -c '
+                stat -c \"%a %u\" /t; for d in /t /u; do head -c 2000000 /dev/zero >$d/x 2>/dev/null || stat -c %s $d/x; done
+                grep -cE \" /[tu] tmpfs .*nosuid,nodev,noexec\" /proc/mounts'")
+            .prints("700 1000\n1048576\n1048576\n2\n");
+        t.sh("ctr-spawn --rm --tmpfs /t:exec app sh -c 'cp /bin/busybox /t/echo; /t/echo ran'")
+            .prints("ran\n");
+    });
+}
+
+#[test]
+fn a_read_only_root_has_places_that_are_not() {
+    of_either_user(|t| {
+        t.sh("ctr-spawn --rm --read-only --tmpfs /run app sh -c '
+                for f in /x /etc/x /tmp/x /proc/x /sys/x; do (echo x >$f) 2>/dev/null && echo $f; done
+                for f in /run/x /dev/shm/x /etc/hosts; do (echo x >>$f) || echo not $f; done; echo done'")
+            .prints("done\n");
+    });
+}
+
+#[test]
+fn a_cidfile_holds_the_id_alone() {
+    let t = Sandbox::with_image("app");
+    t.sh("ctr-spawn --cidfile id app true; wc -c <id; tr -d 0-9a-f <id; ls -d $TARE_ROOT/containers/$(cat id)/status.json | wc -l; cat id >before")
+        .prints("64\n1\n");
+    t.sh("ctr-spawn --cidfile id app true").outputs(
+        "",
+        "ctr-spawn: id: File exists (os error 17)\n",
+        125,
+    );
+    t.sh("cmp id before; ls $TARE_ROOT/containers | wc -l").prints("1\n");
+}
+
+#[test]
+fn a_name_is_one_containers() {
+    of_either_user(|t| {
+        t.sh("ctr-spawn --name web app true; ctr-spawn --name web app true")
+            .exits(125)
+            .says("ctr-spawn: web: the container ")
+            .says("has this name");
+        t.sh("ctr-spawn --rm --name once app true; ctr-spawn --rm --name once app true")
+            .is_silent();
+        t.sh(
+            "for i in 1 2 3 4 5 6; do ctr-spawn --name one app echo $i 2>/dev/null & done | wc -l",
+        )
+        .prints("1\n");
+    });
+}
+
+#[test]
+fn the_hosts_network_is_only_there_when_asked_for() {
+    of_either_user(|t| {
+        t.sh(
+            "ctr-spawn --rm app ls /sys/class/net; ctr-spawn --rm --net none app ls /sys/class/net",
+        )
+        .prints("lo\nlo\n");
+        t.sh("ctr-spawn --rm app sh -c 'ping -c1 -w1 127.0.0.1 >/dev/null; echo $?'").prints("0\n");
+        t.sh("tail -n +3 /proc/net/dev | cut -d: -f1 | sort >ours
+              ctr-spawn --rm --network host app tail -n +3 /proc/net/dev | cut -d: -f1 | sort | cmp - ours")
+            .is_silent();
+    });
+}
+
+#[test]
+fn what_does_not_exist_yet_is_refused() {
+    let t = Sandbox::with_image("app");
+    let usage = |what: &str| format!("ctr-spawn: {what}\nhint: ctr-spawn --help\n");
+    for (option, what) in [
+        ("-p 80:80", "invalid value '80:80' for '--publish <PUBLISH>': networks do not exist yet"),
+        (
+            "--network bridge",
+            "invalid value 'bridge' for '--network <NETWORK>': networks do not exist yet (none or host)",
+        ),
+        (
+            "-v data:/data",
+            "invalid value 'data:/data' for '--volume <MOUNT>': volumes do not exist yet (./data is a path, data the name of a volume)",
+        ),
+        ("-d", "unexpected argument '-d' found"),
+        ("--memory 1g", "unexpected argument '--memory' found"),
+        ("--privileged", "unexpected argument '--privileged' found"),
+    ] {
+        t.sh(&format!("ctr-spawn --rm {option} app true")).outputs("", &usage(what), 125);
+    }
+}
+
+#[test]
+fn a_time_limit_ends_all_of_it() {
+    of_either_user(|t| {
+        t.sh("ctr-spawn --rm --timeout 500ms app sh -c 'sleep 1000 & sleep 1000; wait'")
+            .outputs("", "", 124);
+        t.sh("ctr-spawn --rm --timeout 1m app sh -c 'exit 5'").exits(5);
+    });
+    let t = Sandbox::with_image("app");
+    let run =
+        t.sh("ctr-spawn --rm --timeout 0.1 app sh -c 'trap \"\" TERM; while :; do sleep 1; done'");
+    assert!(run.took > Duration::from_secs(10) && run.took < Duration::from_secs(30));
+    run.exits(124);
+}
+
+#[test]
+fn the_number_of_processes_is_bounded_or_it_is_noted() {
+    of_either_user(|t| {
+        t.sh("ctr-spawn --name bounded --cidfile id app sleep 1000 & pid=$!
+              until [ \"$(jq .pid $TARE_ROOT/containers/*/status.json 2>/dev/null)\" -gt 0 ] 2>/dev/null; do sleep .01; done
+              inner=$(jq .pid $TARE_ROOT/containers/*/status.json)
+              if jq -e '.notes | length > 0' $TARE_ROOT/containers/*/status.json >/dev/null; then
+                  jq -r '.notes[0]' $TARE_ROOT/containers/*/status.json | grep -o '^no limit of 2048 processes'
+              else
+                  for dir in /sys/fs/cgroup/pids /sys/fs/cgroup; do
+                      for group in $(sed 's/.*://' /proc/$inner/cgroup); do
+                          case $group in *$(cat id)*) cat $dir/$group/pids.max 2>/dev/null;; esac
+                      done
+                  done | sort -u | sed 's/^2048$/no limit of 2048 processes/'
+              fi
+              kill $pid; wait $pid")
+            .outputs("no limit of 2048 processes\n", "", 143);
+    });
+}
