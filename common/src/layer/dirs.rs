@@ -166,7 +166,7 @@ impl Dirs {
                     target
                 }
                 // No link led there, or it would be LOOP.
-                Err(Errno::NOENT | Errno::NOTDIR) if matches!(missing, Missing::Absent) => {
+                Err(Errno::NOENT) if matches!(missing, Missing::Absent) => {
                     return Ok(None);
                 }
                 Err(_) => path.into(),

@@ -116,7 +116,8 @@ fn serve(
         reader.read_until(b'\n', &mut line)?;
         let line = String::from_utf8_lossy(&line).into_owned();
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [method, path, _] = words[..] else { return Ok(()) };
+        // A client that asks whether we speak TLS sends a line of noise.
+        let [method, path, "HTTP/1.1"] = words[..] else { return Ok(()) };
         let mut headers = Vec::new();
         loop {
             let mut line = String::new();

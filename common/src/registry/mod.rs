@@ -303,7 +303,12 @@ impl<'a> Registry<'a> {
         let renewed =
             self.auth.renew(&at, used.as_deref(), &challenges).context(self.domain.clone())?;
         let (mut response, last) = send(Some(&renewed))?;
-        if matches!(response.status(), 401 | 403) && http::same_origin(&last, url) {
+        let ours = http::same_origin(&last, url);
+        if ours && response.status() == 401 && renewed.starts_with("Basic ") {
+            return Err(anyhow!("{}: its credentials are refused", self.domain))
+                .hint(|| auth::login(&self.domain));
+        }
+        if ours && matches!(response.status(), 401 | 403) {
             // Docker Hub says the same of what is private and of what does not exist.
             return Err(refusal(&mut response))
                 .hint(|| format!("no such repository, or {}", auth::login(&self.domain)));
