@@ -138,9 +138,12 @@ fn a_container_ends_as_its_process() {
 
 #[test]
 fn a_container_with_an_init_ends_as_its_process() {
-    let t = Sandbox::with_image("app");
-    end_in_all_ways(&t, "--init", SIGNALS);
-    try_what_cannot_run(&Sandbox::new(), "--init");
+    for t in [Sandbox::with_image("app"), Sandbox::with_image("app").as_user()] {
+        end_in_all_ways(&t, "--init", SIGNALS);
+    }
+    for t in [Sandbox::new(), Sandbox::new().as_user()] {
+        try_what_cannot_run(&t, "--init");
+    }
 }
 
 #[test]

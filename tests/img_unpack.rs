@@ -1,6 +1,6 @@
 //! img-unpack: an image as a bundle.
 
-use sandbox::image::{Image, PACK, busybox, busybox_layer, python};
+use sandbox::image::{Image, PACK, busybox, busybox_layer};
 use sandbox::{Sandbox, lacks};
 use serde_json::json;
 
@@ -265,33 +265,40 @@ fn a_user_without_subordinate_ids_keeps_the_owners_in_an_attribute() {
     t.sh("img-unpack --uid-map 0:5 app bundle").exits(2).says("is not in the mapping");
 }
 
-#[test]
-fn the_tree_is_the_one_that_umoci_makes() {
-    if lacks(&["root", "umoci", "getfattr", "setcap", "mmdebstrap"]) {
-        return;
-    }
-    for image in [&intricate(), python()] {
-        let t = Sandbox::new();
-        image.copy_to(&t.path("work/layout"), "x");
-        t.sh(&format!(
+/// These belong to the tier of the peers.
+mod peers {
+    use sandbox::image::python;
+    use sandbox::{Sandbox, lacks};
+
+    use super::{LOOK, intricate};
+
+    #[test]
+    fn the_tree_is_the_one_that_umoci_makes() {
+        if lacks(&["root", "umoci", "getfattr", "setcap", "mmdebstrap"]) {
+            return;
+        }
+        for image in [&intricate(), python()] {
+            let t = Sandbox::new();
+            image.copy_to(&t.path("work/layout"), "x");
+            t.sh(&format!(
             "{LOOK} umoci raw unpack --image layout:x theirs >/dev/null 2>&1 && img-unpack --rootfs ./layout:x ours >&2
              look theirs >theirs.look; look ours >ours.look; diff theirs.look ours.look"
         ))
         .outputs("", "./ours\n", 0);
+        }
     }
-}
 
-#[test]
-fn the_tree_is_the_one_that_umoci_makes_in_a_user_namespace() {
-    if lacks(&["root", "umoci", "getfattr", "setcap", "newuidmap", "mmdebstrap"]) {
-        return;
-    }
-    for image in [&intricate(), python()] {
-        let t = Sandbox::new();
-        image.copy_to(&t.path("work/layout"), "x");
-        let t = t.as_user();
-        let inside = "unshare --user --map-auto --map-root-user sh -ec";
-        t.sh(&format!(
+    #[test]
+    fn the_tree_is_the_one_that_umoci_makes_in_a_user_namespace() {
+        if lacks(&["root", "umoci", "getfattr", "setcap", "newuidmap", "mmdebstrap"]) {
+            return;
+        }
+        for image in [&intricate(), python()] {
+            let t = Sandbox::new();
+            image.copy_to(&t.path("work/layout"), "x");
+            let t = t.as_user();
+            let inside = "unshare --user --map-auto --map-root-user sh -ec";
+            t.sh(&format!(
             "img-unpack -q --rootfs ./layout:x ours >&2
              {inside} '{LOOK}
                 umoci raw unpack --image layout:x theirs >/dev/null 2>&1
@@ -299,15 +306,16 @@ fn the_tree_is_the_one_that_umoci_makes_in_a_user_namespace() {
             LOOK = LOOK.replace('\'', "'\\''")
         ))
         .outputs("", "./ours\n", 0);
-        // And as a user who is nobody else. Our namespace can give capabilities to files, and
-        // attributes to a file that its owner may not write.
-        t.sh(&format!(
-            "{LOOK} xattrs=^user
+            // And as a user who is nobody else. Our namespace can give capabilities to files, and
+            // attributes to a file that its owner may not write.
+            t.sh(&format!(
+                "{LOOK} xattrs=^user
              umoci raw unpack --rootless --image layout:x theirs >/dev/null 2>&1
              img-unpack -q --rootfs --uid-map 0:$(id -u) --gid-map 0:$(id -g) ./layout:x ours >&2
              chmod -R u+rX ours theirs; rm -f ours/app/zero theirs/app/zero
              look theirs >theirs.look; look ours >ours.look; diff theirs.look ours.look"
-        ))
-        .outputs("", "./ours\n", 0);
+            ))
+            .outputs("", "./ours\n", 0);
+        }
     }
 }
