@@ -133,25 +133,20 @@ impl Container {
             made.at(&mark)?;
         }
         let Some(name) = name else { return Ok(()) };
-        let names = self.containers.join(".names");
-        make_dir(&names)?;
-        let link = names.join(name);
-        for _ in 0..100 {
-            match symlink(id, &link) {
-                Ok(()) => return Ok(()),
-                Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
-                Err(err) => return Err(err).at(&link),
-            }
-            let Ok(other) = fs::read_link(&link) else { continue };
+        make_dir(&self.containers.join(".names"))?;
+        let _lock = lock_names(&self.containers)?;
+        let link = self.containers.join(".names").join(name);
+        if let Ok(other) = fs::read_link(&link) {
             if self.containers.join(&other).exists() {
                 let short: String = other.display().to_string().chars().take(12).collect();
                 let taken = anyhow!("{name}: the container {short} has this name");
-                return Err(taken).hint(|| format!("ctr-rm {name}, or another name"));
+                return Err(taken).hint(|| {
+                    format!("another name, or rm -r {}", self.containers.join(&other).display())
+                });
             }
-            // Its container is gone; so is what is removed here, whoever is first.
-            let _ = fs::remove_file(&link);
+            fs::remove_file(&link).at(&link)?; // its container is gone
         }
-        Err(anyhow!("{name}: this name changes hands too fast"))
+        symlink(id, &link).at(&link)
     }
 
     /// Returns its directory.
@@ -225,7 +220,9 @@ fn remove(containers: &Path, id: &str, name: Option<&str>) -> Result<()> {
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.at(&dir),
     };
-    if let Some(name) = name {
+    if let Some(name) = name
+        && let Ok(_lock) = lock_names(containers)
+    {
         let link = containers.join(".names").join(name);
         if fs::read_link(&link).is_ok_and(|other| other == Path::new(id)) {
             let _ = fs::remove_file(link);
@@ -236,6 +233,14 @@ fn remove(containers: &Path, id: &str, name: Option<&str>) -> Result<()> {
         let _ = fs::remove_file(containers.join(".rm").join(id));
     }
     removed
+}
+
+/// Takes the lock under which names are given and taken away.
+fn lock_names(containers: &Path) -> Result<File> {
+    let names = containers.join(".names");
+    let lock = File::open(&names).at(&names)?;
+    lock.lock().at(&names)?;
+    Ok(lock)
 }
 
 fn make_dir(dir: &Path) -> Result<()> {

@@ -67,12 +67,17 @@ impl Overlay {
             self.lower.iter().map(|path| open(path)).collect::<Result<_>>()?;
         let upper = match &self.upper {
             Upper::None => None,
-            Upper::Dirs { upper, work } => Some(self.make_upper(upper, work)?),
+            Upper::Dirs { upper, work } => {
+                self.make_upper(upper, work)?;
+                Some((open(upper)?, open(work)?))
+            }
             Upper::Tmpfs(at) => {
                 let tmpfs = tmpfs().context("cannot mount a tmpfs")?;
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 move_mount(&tmpfs, "", CWD, at, flags).context("cannot mount a tmpfs").at(at)?;
-                Some(self.make_upper(&at.join("upper"), &at.join("work"))?)
+                let (upper, work) = (at.join("upper"), at.join("work"));
+                self.make_upper(&upper, &work)?;
+                Some((open(&upper)?, open(&work)?))
             }
         };
         let made = match self.make(&lower, &upper, false) {
@@ -84,15 +89,15 @@ impl Overlay {
         made.and_then(|fs| Ok(fsmount(fs, flags, attributes)?)).context("cannot mount an overlay")
     }
 
-    /// Makes the directories of the upper layer that are not there yet, and opens them.
-    fn make_upper(&self, upper: &Path, work: &Path) -> Result<(OwnedFd, OwnedFd)> {
+    /// Makes the directories of the upper layer that are not there yet.
+    fn make_upper(&self, upper: &Path, work: &Path) -> Result<()> {
         if make_dir(upper)? {
             let top = self.lower.first().context("an overlay of no layers")?;
             let (from, to) = (fs::File::open(top).at(top)?, fs::File::open(upper).at(upper)?);
             copy_metadata(from.as_fd(), to.as_fd()).at(upper)?;
         }
         make_dir(work)?;
-        Ok((open(upper)?, open(work)?))
+        Ok(())
     }
 
     /// Makes the filesystem, which is not mounted yet.

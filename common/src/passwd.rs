@@ -209,6 +209,7 @@ mod tests {
 
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -346,5 +347,22 @@ mod tests {
         File::create(&passwd).unwrap().set_len(1 << 40).unwrap();
         let err = lookup(&root, "app").unwrap_err();
         assert_eq!(crate::error::line(&err), "/etc/passwd: larger than 1048576 bytes");
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_becomes_root_unasked(text in "[0-9a-z:+. -]{0,12}|\\PC{0,8}", file in "[0-9a-z:\\n-]{0,80}") {
+            let found = find(&text, file.as_bytes(), file.as_bytes());
+            if let Ok(User { uid: 0, .. }) = found {
+                let name = text.split(':').next().unwrap_or_default();
+                let zero = name.bytes().all(|c| c == b'0'); // the empty one, too
+                // Or passwd itself calls somebody so who is 0.
+                let line = |line: &str| line.starts_with(&format!("{name}:")) && {
+                    let uid = line.split(':').nth(2).unwrap_or_default();
+                    !uid.is_empty() && uid.bytes().all(|c| c == b'0')
+                };
+                prop_assert!(zero || file.lines().map(str::trim).any(line), "{:?}", text);
+            }
+        }
     }
 }

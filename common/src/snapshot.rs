@@ -112,12 +112,12 @@ impl Snapshot {
             let layers = &self.layers[0].diff;
             Ok(fs::metadata(layers).at(layers)?.dev() == fs::metadata(place).at(place)?.dev())
         };
-        if self.stacked && beside_layers()? {
+        let can_stack = match self.stacked && beside_layers()? {
+            true => Ok(()),
+            false => self.namespace.can_stack(place),
+        };
+        let Err(no_upper) = can_stack else {
             return Ok((Root::Overlay(on_disk), None));
-        }
-        let no_upper = match self.namespace.can_stack(place) {
-            Ok(()) => return Ok((Root::Overlay(on_disk), None)),
-            Err(err) => err,
         };
         if workdir.is_some() {
             let failed = Err(no_upper).context("cannot hold what a container writes").at(place);
@@ -485,5 +485,229 @@ impl Namespace {
         let mounted = overlay.mount(MountAttrFlags::empty()).is_ok();
         tree::remove(&probe)?;
         Ok(mounted && marks().is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::platform::Platform;
+
+    /// A store with an image of these layers: each is a list of names and contents.
+    struct Scratch {
+        dir: tempfile::TempDir,
+        layout: Layout,
+        image: Resolved,
+    }
+
+    type Files<'a> = &'a [(&'a str, &'a str)];
+
+    fn scratch(layers: &[Files]) -> Scratch {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(dir.path().join("images")).unwrap();
+        let writing = layout.writing().unwrap();
+        let mut diff_ids = Vec::new();
+        let mut descs = Vec::new();
+        for files in layers {
+            let mut tar = tar::Builder::new(Vec::new());
+            for (name, content) in *files {
+                let mut header = tar::Header::new_ustar();
+                header.set_mode(0o644);
+                header.set_size(content.len() as u64);
+                tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+            }
+            let tar = tar.into_inner().unwrap();
+            let digest = writing.put(&tar).unwrap().to_string();
+            descs.push(serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": tar.len()
+            }));
+            diff_ids.push(digest);
+        }
+        let config = serde_json::json!({
+            "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": diff_ids }
+        });
+        let config = config.to_string();
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type, "layers": descs, "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": writing.put(config.as_bytes()).unwrap().to_string(), "size": config.len()
+            }
+        });
+        let manifest = manifest.to_string();
+        let desc = serde_json::json!({
+            "mediaType": media_type, "digest": writing.put(manifest.as_bytes()).unwrap().to_string(), "size": manifest.len()
+        });
+        let desc: Descriptor = serde_json::from_value(desc).unwrap();
+        drop(writing);
+        let image = layout.resolve(&desc, &Platform::host()).unwrap();
+        Scratch { dir, layout, image }
+    }
+
+    impl Scratch {
+        fn layers(&self) -> PathBuf {
+            self.dir.path().join("layers")
+        }
+
+        fn prepare(&self) -> Result<Snapshot> {
+            Snapshot::prepare(&self.layers(), &self.layout, &self.image)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.layers()).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        }
+    }
+
+    /// Says whether this process can mount an overlay on /tmp, as root can.
+    fn can_mount() -> bool {
+        let dir = tempfile::tempdir().unwrap();
+        let can = Namespace::current().unwrap().can_stack(dir.path());
+        if let Err(err) = &can {
+            eprintln!("not tested here: {err:#}");
+        }
+        can.is_ok()
+    }
+
+    const IMAGE: [Files; 3] = [
+        &[("etc/base", "base"), ("etc/gone", ""), ("dir/hidden", "")],
+        &[("etc/.wh.gone", ""), ("dir/.wh..wh..opq", ""), ("dir/shown", "")],
+        &[("etc/top", "top"), ("dir/shown", "again")],
+    ];
+
+    #[test]
+    fn layers_are_unpacked_once_and_mounted_as_one_tree() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        let snapshot = t.prepare().unwrap();
+        assert_eq!(t.names().len(), 3);
+        let place = t.dir.path().join("container");
+        fs::create_dir(&place).unwrap();
+        let (Root::Overlay(overlay), None) = snapshot.root(&place, None).unwrap() else { panic!() };
+        let root = overlay.mount(MountAttrFlags::empty()).unwrap();
+        let read = |name: &str| {
+            let file = rustix::fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).ok()?;
+            let mut text = String::new();
+            File::from(file).read_to_string(&mut text).ok()?;
+            Some(text)
+        };
+        assert_eq!(read("etc/base").as_deref(), Some("base"));
+        assert_eq!(read("dir/shown").as_deref(), Some("again"));
+        assert_eq!(
+            [read("etc/gone"), read("dir/hidden"), read("etc/.wh.gone")],
+            [None, None, None]
+        );
+
+        // What is there is not read again: the blobs may be gone.
+        fs::remove_dir_all(t.dir.path().join("images/blobs")).unwrap();
+        assert_eq!(t.prepare().unwrap().lower(), snapshot.lower());
+    }
+
+    #[test]
+    fn images_share_the_layers_below() {
+        if !can_mount() {
+            return;
+        }
+        let (t, other) = (scratch(&IMAGE), scratch(&IMAGE[..2]));
+        let lower = t.prepare().unwrap().lower();
+        fs::remove_dir_all(other.dir.path().join("images/blobs")).unwrap();
+        let snapshot = Snapshot::prepare(&t.layers(), &other.layout, &other.image).unwrap();
+        assert_eq!(snapshot.lower(), lower[1..]);
+    }
+
+    #[test]
+    fn a_layer_that_is_deleted_comes_back() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        let lower = t.prepare().unwrap().lower();
+        tree::remove(lower[1].parent().unwrap()).unwrap();
+        assert_eq!(t.prepare().unwrap().lower(), lower);
+    }
+
+    #[test]
+    fn many_at_once_unpack_once() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        std::thread::scope(|scope| {
+            let runs: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| t.prepare().unwrap().lower())).collect();
+            let lowers: Vec<_> = runs.into_iter().map(|run| run.join().unwrap()).collect();
+            assert!(lowers.iter().all(|lower| *lower == lowers[0]));
+        });
+        assert_eq!(t.names().len(), 3);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_collected_and_what_a_live_one_makes_is_not() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        for name in ["live", "dead"] {
+            fs::create_dir_all(t.layers().join(format!(".{name}.tmp/diff/x"))).unwrap();
+        }
+        let live = File::open(t.layers().join(".live.tmp")).unwrap();
+        live.lock().unwrap();
+        t.prepare().unwrap();
+        assert!(t.layers().join(".live.tmp/diff/x").exists());
+        assert!(!t.layers().join(".dead.tmp").exists());
+    }
+
+    #[test]
+    fn a_corrupt_layer_is_an_error_and_leaves_nothing() {
+        let t = scratch(&IMAGE);
+        let blob = t.image.manifest.layers()[2].digest().digest().to_owned();
+        let path = t.dir.path().join("images/blobs/sha256").join(blob);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[600] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(t.prepare().is_err());
+        assert_eq!(t.names(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn layers_and_diff_ids_must_be_as_many() {
+        let mut t = scratch(&IMAGE);
+        t.image.manifest.set_layers(t.image.manifest.layers()[1..].to_vec());
+        let err = t.prepare().err().unwrap();
+        assert_eq!(format!("{err:#}"), "corrupt: its manifest has 2 layers, its config 3");
+    }
+
+    #[test]
+    fn an_image_without_layers_is_an_empty_tree() {
+        let t = scratch(&[]);
+        let lower = t.prepare().unwrap().lower();
+        assert_eq!(lower.len(), 1);
+        assert_eq!(fs::read_dir(&lower[0]).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_mapping_is_a_part_of_the_key() {
+        let id = Digest::of(b"layer");
+        let namespace = |inner, range: &str| Namespace {
+            inner,
+            mapping: Mapping {
+                uids: vec![range.parse().unwrap()],
+                gids: vec![range.parse().unwrap()],
+            },
+        };
+        let keys = [
+            namespace(false, "0:0:4294967295").key(&id),
+            namespace(true, "0:0:4294967295").key(&id),
+            namespace(true, "0:1000").key(&id),
+            namespace(true, "0:1001").key(&id),
+        ];
+        assert_eq!(keys[0], id.hex());
+        assert!((1..4).all(
+            |i| keys[i].starts_with(&format!("{}.", id.hex())) && !keys[..i].contains(&keys[i])
+        ));
     }
 }

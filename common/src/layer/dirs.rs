@@ -40,6 +40,9 @@ pub(super) const PATH_MAX: usize = 4096;
 /// How many links one path may lead through, as in the kernel.
 const HOPS: usize = 40;
 
+/// How many components a path may have, those of the links included.
+const STEPS: usize = 4096;
+
 /// RESOLVE_NO_SYMLINKS does not say ELOOP of the last component if O_NOFOLLOW is there as well.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -162,6 +165,10 @@ impl Dirs {
                     self.links.insert(path.into(), target.clone());
                     target
                 }
+                // No link led there, or it would be LOOP.
+                Err(Errno::NOENT) if matches!(missing, Missing::Absent) => {
+                    return Ok(None);
+                }
                 Err(_) => path.into(),
             },
         };
@@ -184,10 +191,35 @@ impl Dirs {
 
     /// Opens a directory by a path without links, component by component.
     fn walk(&mut self, path: &[u8], missing: Missing) -> Result<Option<Rc<Dir>>> {
-        let mut dir = self.root.clone();
+        if let Some(dir) = self.kept(path) {
+            return Ok(Some(dir));
+        }
+        if let Ok(fd) = self.open(path) {
+            return self.keep(fd, path, None).map(Some);
+        }
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(i, _)| i);
-        for end in ends.chain((!path.is_empty()).then_some(path.len())) {
-            let path = &path[..end];
+        let ends: Vec<usize> = ends.chain([path.len()]).collect();
+        // How many components are there already, by bisection: going through all of a deep path,
+        // for each of many entries, would take hours.
+        let (mut there, mut missing_from) = (0, ends.len());
+        let mut dir = self.root.clone();
+        while missing_from - there > 1 {
+            let middle = there.midpoint(missing_from);
+            let path = &path[..ends[middle - 1]];
+            dir = match self.kept(path) {
+                Some(next) => next,
+                None => match self.open(path) {
+                    Ok(fd) => self.keep(fd, path, None)?,
+                    Err(_) => {
+                        missing_from = middle;
+                        continue;
+                    }
+                },
+            };
+            there = middle;
+        }
+        for end in &ends[there..] {
+            let path = &path[..*end];
             if let Some(next) = self.kept(path) {
                 dir = next;
                 continue;
@@ -248,8 +280,10 @@ impl Dirs {
     fn follow(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let mut done = Vec::new();
         let mut todo: Vec<Vec<u8>> = reversed(path);
-        let mut hops = 0;
+        let (mut hops, mut steps) = (0, 0);
         while let Some(name) = todo.pop() {
+            steps += 1;
+            ensure!(steps <= STEPS, "{}: leads too far", lossy(path));
             match &name[..] {
                 b"" | b"." => continue,
                 b".." => {
@@ -425,12 +459,6 @@ fn unlock(dir: BorrowedFd, name: &[u8]) -> Result<u32, Errno> {
 /// Returns a path to what `fd` refers to, for calls that do not take such a descriptor.
 pub(super) fn by_fd(fd: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
-}
-
-/// Returns each leading part of `path`, itself last.
-pub(super) fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(i, _)| i);
-    ends.chain([path.len()]).map(|end| &path[..end])
 }
 
 fn reversed(path: &[u8]) -> Vec<Vec<u8>> {

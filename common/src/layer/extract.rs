@@ -426,7 +426,8 @@ impl Extract {
     /// Returns the attributes to set. Capabilities are last: what else is set might take them away.
     fn xattrs(&self, entry: &Entry) -> Vec<Xattr> {
         let record = self.owners == Owners::Record;
-        let keep = |(name, _): &&Xattr| !ours(name) && !(record && name == ROOTLESS);
+        let drop = |name: &[u8]| ours(name) || (record && name == ROOTLESS);
+        let keep = |(name, _): &&Xattr| !drop(name);
         let mut xattrs: Vec<Xattr> = entry.xattrs.iter().filter(keep).cloned().collect();
         xattrs.sort_by_key(|(name, _)| name == b"security.capability");
         if record && (entry.uid, entry.gid) != (0, 0) {

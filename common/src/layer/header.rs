@@ -265,8 +265,8 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (key, value) = (&record[..equals], &record[equals + 1..]);
     // A NUL would end a name early for some readers.
     let is_text = !key.starts_with(b"SCHILY.xattr.") && !key.starts_with(b"LIBARCHIVE.");
-    let right = !key.is_empty() && !key.contains(&0) && !(is_text && value.contains(&0));
-    right.then_some((key, value, rest))
+    let wrong = key.is_empty() || key.contains(&0) || (is_text && value.contains(&0));
+    (!wrong).then_some((key, value, rest))
 }
 
 /// Shows bytes from a tar in a message.

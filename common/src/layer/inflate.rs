@@ -13,7 +13,7 @@ use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 use crate::digest::{Digest, Hasher};
 
 /// How much of the blob is read at once.
-const INPUT: usize = 256 << 10;
+const INPUT: u64 = 256 << 10;
 
 /// The largest window of a zstd frame, as a power of two: 128 MiB, what `zstd --long` writes.
 const ZSTD_WINDOW: u32 = 27;
@@ -30,13 +30,13 @@ struct Blob<R> {
 impl<R: Read> Blob<R> {
     /// Reads some bytes; none only at the verified end.
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let Some(hasher) = &mut self.hasher else { return Ok(0) };
         loop {
             let n = match self.reader.read(buf) {
                 Ok(n) => n,
                 Err(err) if err.kind() == ErrorKind::Interrupted => continue,
                 Err(err) => return Err(err.into()),
             };
-            let Some(hasher) = &mut self.hasher else { return Ok(0) };
             hasher.update(&buf[..n]);
             self.seen += n as u64;
             let size = self.size;
@@ -104,7 +104,7 @@ impl<R: Read> Inflater<R> {
         let hasher = Some(digest.hasher());
         Inflater {
             blob: Blob { reader: blob, hasher, digest, size, seen: 0 },
-            input: vec![0; INPUT.min(size as usize + 1).max(16)].into(),
+            input: vec![0; size.clamp(16, INPUT) as usize].into(),
             start: 0,
             end: 0,
             format: Format::Unknown,

@@ -7,13 +7,13 @@
 //! no way to make two of them meet.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::MaybeUninit;
 
 use anyhow::{Result, bail};
-use rustix::fs::{Mode, OFlags, RawDir, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
 
-use super::dirs::{Dir, Dirs, Missing, prefixes};
+use super::dirs::{Dir, Dirs, Missing};
 
 /// What a name says about lower layers.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Name<'_> {
 pub(super) struct Made {
     /// There were no lower layers.
     pub(super) all: bool,
-    keys: RandomState,
+    seed: RandomState,
     /// What it made in directories that were there, and the directories that these are in.
     names: HashSet<u64>,
     /// Those that are directories which were not there.
@@ -55,7 +55,7 @@ pub(super) struct Made {
 impl Made {
     pub(super) fn new(all: bool) -> Made {
         let (names, directories) = (HashSet::new(), HashSet::new());
-        Made { all, keys: RandomState::new(), names, directories }
+        Made { all, seed: RandomState::new(), names, directories }
     }
 
     /// Notes that the layer has made, or has an entry for, what `dir` has under `path`.
@@ -63,11 +63,9 @@ impl Made {
         if dir.fresh {
             return;
         }
-        self.names.insert(self.keys.hash_one(path));
+        self.names.insert(self.key(path));
         if !dir.touched.replace(true) {
-            for above in prefixes(&dir.path) {
-                self.names.insert(self.keys.hash_one(above));
-            }
+            self.names.extend(keys(&self.seed, &dir.path));
         }
     }
 
@@ -75,19 +73,32 @@ impl Made {
     pub(super) fn directory(&mut self, dir: &Dir, path: &[u8]) {
         if !dir.fresh {
             self.name(dir, path);
-            self.directories.insert(self.keys.hash_one(path));
+            self.directories.insert(self.key(path));
         }
     }
 
     /// Returns whether the layer has made this directory, or one that it is in.
     pub(super) fn within(&self, path: &[u8]) -> bool {
-        let mut above = prefixes(path);
-        self.all || above.any(|prefix| self.directories.contains(&self.keys.hash_one(prefix)))
+        self.all || keys(&self.seed, path).any(|key| self.directories.contains(&key))
     }
 
     fn has(&self, path: &[u8]) -> bool {
-        self.all || self.names.contains(&self.keys.hash_one(path))
+        self.all || self.names.contains(&self.key(path))
     }
+
+    fn key(&self, path: &[u8]) -> u64 {
+        keys(&self.seed, path).last().unwrap_or_default()
+    }
+}
+
+/// Returns the hash of each leading part of `path`, its own last, in one pass: paths may be long and deep.
+fn keys(seed: &RandomState, path: &[u8]) -> impl Iterator<Item = u64> {
+    let mut hasher = seed.build_hasher();
+    path.split(|byte| *byte == b'/').map(move |name| {
+        hasher.write(name);
+        hasher.write(b"/");
+        hasher.finish()
+    })
 }
 
 /// Removes what lower layers have under `name` in `dir`.
@@ -100,7 +111,13 @@ pub(super) fn remove(dirs: &mut Dirs, dir: &Dir, name: &[u8]) -> Result<()> {
         dirs.remove(dir, name)?;
         return Ok(());
     }
-    clear(dirs, path)
+    if is_directory(dir, name) { clear(dirs, path) } else { Ok(()) }
+}
+
+/// Whether there is a directory of this name, and no link to one.
+fn is_directory(dir: &Dir, name: &[u8]) -> bool {
+    let stat = statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 /// Removes what lower layers have in the directory at `path`, if there is one.
@@ -108,8 +125,8 @@ pub(super) fn clear(dirs: &mut Dirs, path: Vec<u8>) -> Result<()> {
     let mut todo = vec![path];
     while let Some(path) = todo.pop() {
         let Some(dir) = dirs.find(&path, Missing::Absent)? else { continue };
-        if dir.fresh || dir.path != path {
-            continue; // ours, or a link of ours
+        if dir.fresh {
+            continue;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let again = openat(&dir.fd, ".", flags, Mode::empty())?; // with a position of its own
@@ -122,10 +139,10 @@ pub(super) fn clear(dirs: &mut Dirs, path: Vec<u8>) -> Result<()> {
                 continue;
             }
             let path = dir.member(name);
-            if dirs.made.has(&path) {
-                todo.push(path); // there may be something of theirs in it
-            } else {
+            if !dirs.made.has(&path) {
                 dirs.remove(&dir, name)?;
+            } else if is_directory(&dir, name) {
+                todo.push(path); // there may be something of theirs in it
             }
         }
     }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::image::Descriptor;
 use serde_json::value::RawValue;
 
+use super::CHOSEN_FROM;
 use crate::digest::Digest;
 use crate::image::{REF_NAME, media_type};
 use crate::reference::Reference;
@@ -95,9 +96,14 @@ impl Index {
     /// The image that had the name keeps an entry without one, so that it can
     /// still be listed, used by digest, and pruned.
     pub fn name(&mut self, name: &str, target: &Descriptor) -> Result<bool> {
+        let chosen_from =
+            |desc: &Descriptor| Some(desc.annotations().as_ref()?.get(CHOSEN_FROM)?.clone());
         if let Some(at) = self.position(name) {
             let old = &mut self.images[at];
-            if old.digest == target.digest().to_string() && old.name.as_deref() == Some(name) {
+            let same =
+                old.digest == target.digest().to_string() && old.name.as_deref() == Some(name);
+            // The same manifest may have come from a newer index, which is to be kept now.
+            if same && [None, chosen_from(&old.descriptor()?)].contains(&chosen_from(target)) {
                 return Ok(false);
             }
             old.unname()?;

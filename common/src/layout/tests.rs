@@ -52,6 +52,23 @@ fn a_name_means_what_it_was_last_given_to() {
 }
 
 #[test]
+fn the_index_that_an_image_came_from_is_the_newest() {
+    let (_dir, layout) = layout();
+    let desc = image(&layout, "amd64");
+    let name: Reference = "app".parse().unwrap();
+    let writing = layout.writing().unwrap();
+    let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+    for index in [old, new] {
+        writing.tag(&name, &chosen_from(desc.clone(), &index), None).unwrap();
+    }
+    writing.tag(&name, &desc, None).unwrap(); // says nothing about an index, and so forgets none
+    let images = layout.index().unwrap();
+    let kept = images.images()[0].descriptor().unwrap();
+    assert_eq!(images.images().len(), 1);
+    assert_eq!(kept.annotations().as_ref().unwrap()[CHOSEN_FROM], new.to_string());
+}
+
+#[test]
 fn a_condition_that_fails_changes_nothing() {
     let (_dir, layout) = layout();
     let (one, two) = (image(&layout, "amd64"), image(&layout, "arm64"));

@@ -116,7 +116,8 @@ fn serve(
         reader.read_until(b'\n', &mut line)?;
         let line = String::from_utf8_lossy(&line).into_owned();
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [method, path, _] = words[..] else { return Ok(()) };
+        // A client that asks whether we speak TLS sends a line of noise.
+        let [method, path, "HTTP/1.1"] = words[..] else { return Ok(()) };
         let mut headers = Vec::new();
         loop {
             let mut line = String::new();
@@ -168,10 +169,12 @@ fn reply(stream: &mut TcpStream, reply: Reply) -> std::io::Result<bool> {
             thread::sleep(time);
         }
     }
-    while reply.endless {
-        write!(stream, "{:x}\r\n", body.len())?;
-        stream.write_all(body)?;
-        stream.write_all(b"\r\n")?;
+    if reply.endless {
+        loop {
+            write!(stream, "{:x}\r\n", body.len())?;
+            stream.write_all(body)?;
+            stream.write_all(b"\r\n")?;
+        }
     }
     if reply.chunked && reply.cut.is_none() {
         stream.write_all(b"0\r\n\r\n")?;

@@ -57,6 +57,9 @@ const ERROR_LIMIT: u64 = 1 << 20;
 const PAGES: usize = 200;
 const TAGS: usize = 100_000;
 
+/// Takes a line for the user, from any thread.
+pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
+
 /// What the user wants of all registries.
 pub struct Options {
     /// Whether a certificate must be trusted, and plain HTTP is for this machine only.
@@ -74,7 +77,7 @@ pub struct Options {
     /// The pause before the first retry, about; it doubles.
     pub backoff: Duration,
     /// Is told why and when something is tried again.
-    pub notice: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    pub notice: Option<Notice>,
 }
 
 impl Options {
@@ -300,8 +303,15 @@ impl<'a> Registry<'a> {
         let renewed =
             self.auth.renew(&at, used.as_deref(), &challenges).context(self.domain.clone())?;
         let (mut response, last) = send(Some(&renewed))?;
-        if response.status() == 401 && http::same_origin(&last, url) {
-            return Err(refusal(&mut response)).hint(|| auth::login(&self.domain));
+        let ours = http::same_origin(&last, url);
+        if ours && response.status() == 401 && renewed.starts_with("Basic ") {
+            return Err(anyhow!("{}: its credentials are refused", self.domain))
+                .hint(|| auth::login(&self.domain));
+        }
+        if ours && matches!(response.status(), 401 | 403) {
+            // Docker Hub says the same of what is private and of what does not exist.
+            return Err(refusal(&mut response))
+                .hint(|| format!("no such repository, or {}", auth::login(&self.domain)));
         }
         Ok(response)
     }
@@ -419,8 +429,7 @@ pub struct Refused {
 impl Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
-            401 => f.write_str("its credentials are refused")?,
-            403 => f.write_str("access denied")?,
+            401 | 403 => f.write_str("access denied")?,
             404 => f.write_str("not found")?,
             429 => f.write_str("too many requests")?,
             status => write!(f, "the registry answered {status}")?,

@@ -76,7 +76,14 @@ pub(super) fn is_missing() -> bool {
 /// Returns our own program, as a mount of its own that nobody can write to, ever.
 pub(super) fn own_program() -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, "/proc/self/exe", flags)?;
+    let tree = match open_tree(CWD, "/proc/self/exe", flags) {
+        // The link leads to a mount of the namespace that we came from; the name, to ours.
+        Err(Errno::INVAL) => {
+            let name = rustix::fs::readlink("/proc/self/exe", Vec::new())?;
+            open_tree(CWD, name.as_c_str(), flags)?
+        }
+        tree => tree?,
+    };
     sys::mount_setattr(tree.as_fd(), false, linux_attr::RDONLY, 0, 0)?;
     Ok(tree)
 }

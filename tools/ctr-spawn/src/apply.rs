@@ -45,7 +45,7 @@ pub fn apply(
     let process = spec.process_mut().as_mut().context("config.json: no process")?;
     let args = args(options, command, image, process);
     if args.is_empty() {
-        return Err(Error::new(Usage("no command, and none of its own either".into())))
+        return Err(Error::new(Usage("no command is given, and there is none of its own".into())))
             .hint(|| "name one behind the image".into());
     }
     process.set_args(Some(args));

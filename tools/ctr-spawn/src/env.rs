@@ -30,12 +30,12 @@ impl FromStr for Variable {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        ensure!(!text.contains('\0'), "{text:?}: a variable cannot hold a NUL");
+        ensure!(!text.contains('\0'), "a variable cannot hold a NUL");
         let (name, set) = match text.split_once('=') {
             Some((name, _)) => (name, true),
             None => (text, false),
         };
-        ensure!(!name.is_empty(), "{text:?}: a variable needs a name");
+        ensure!(!name.is_empty(), "a variable needs a name");
         Ok(if set { Variable::Set(text.into()) } else { Variable::Inherit(text.into()) })
     }
 }
@@ -160,9 +160,9 @@ mod tests {
         let table: &[(&[u8], &str)] = &[
             (b"A=b\nexport C=d\n", "line 2: the name \"export C\" contains a blank"),
             (b"A B\n", "line 1: the name \"A B\" contains a blank"),
-            (b"=x\n", "line 1: \"=x\": a variable needs a name"),
+            (b"=x\n", "line 1: a variable needs a name"),
             (&long, "line 1: longer than 65536 bytes"),
-            (b"A=\0\n", "line 1: \"A=\\0\": a variable cannot hold a NUL"),
+            (b"A=\0\n", "line 1: a variable cannot hold a NUL"),
         ];
         for (file, expected) in table {
             let err = parse(file).unwrap_err();

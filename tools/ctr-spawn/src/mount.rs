@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use common::bundle;
-use common::error::{At, Hint};
+use common::error::{At, Hint, hint_of, line};
 use oci_spec::runtime::Mount as OciMount;
 
 /// Why a volume is refused.
@@ -74,42 +74,54 @@ fn exists(source: &Path) -> Result<()> {
     let Err(err) = source.metadata() else { return Ok(()) };
     let nearest = source.ancestors().skip(1).find(|path| path.exists());
     Err(err).at(source).hint(|| match nearest {
-        Some(nearest) => {
-            format!("{} is there, and nothing is mounted on its own", nearest.display())
-        }
+        Some(nearest) => format!("of this path there is {}", nearest.display()),
         None => "nothing of this path is there".into(),
     })
+}
+
+/// Returns `err` as one link, which is all that the parser of the command line prints; it prints the operand as well.
+fn flat(err: Error) -> Error {
+    match hint_of(&err) {
+        Some(hint) => anyhow!("{} ({hint})", line(&err)),
+        None => anyhow!("{}", line(&err)),
+    }
 }
 
 impl FromStr for Volume {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        Volume::parse(text).map_err(flat)
+    }
+}
+
+impl Volume {
+    fn parse(text: &str) -> Result<Volume> {
         let parts: Vec<&str> = text.split(':').collect();
         let (source, target, options) = match parts[..] {
-            [_] => bail!("{text}: {NO_VOLUMES}, so this needs a source (SRC:DST)"),
+            [_] => bail!("{NO_VOLUMES}, so this needs a source (SRC:DST)"),
             [source, target] => (source, target, ""),
             [source, target, options] => {
-                ensure!(!options.is_empty(), "{text}: no options after the last colon");
+                ensure!(!options.is_empty(), "no options after the last colon");
                 (source, target, options)
             }
-            _ => bail!("{text}: too many colons; --mount takes a path that has some"),
+            _ => bail!("too many colons; --mount takes a path that has some"),
         };
-        ensure!(!source.is_empty(), "{text}: the source is empty");
+        ensure!(!source.is_empty(), "the source is empty");
         if source.starts_with('~') {
-            return Err(anyhow!("{text}: ~ is a letter like any other here"))
+            return Err(anyhow!("~ is a letter like any other here"))
                 .hint(|| "$HOME is the same to every shell".into());
         }
         if !source.starts_with(['/', '.']) {
-            return Err(anyhow!("{text}: {NO_VOLUMES}"))
+            return Err(anyhow!("{NO_VOLUMES}"))
                 .hint(|| format!("./{source} is a path, {source} the name of a volume"));
         }
-        ensure!(!source.contains('\0'), "{text:?}: the source holds a NUL");
+        ensure!(!source.contains('\0'), "the source holds a NUL");
         if target.split(',').all(is_bind_option) {
-            bail!("{text}: options, and no destination");
+            bail!("options, and no destination");
         }
-        let destination = destination(target).with_context(|| text.to_string())?;
-        let options = bind_options(options).with_context(|| text.to_string())?;
+        let destination = destination(target)?;
+        let options = bind_options(options)?;
         let kind = Kind::Bind { source: source.into(), options };
         Ok(Volume(Mount { destination, kind }))
     }
@@ -196,8 +208,8 @@ impl FromStr for Tmpfs {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let (target, words) = text.split_once(':').unwrap_or((text, ""));
-        let destination = destination(target).with_context(|| text.to_string())?;
-        let options = tmpfs_options(words).with_context(|| text.to_string())?;
+        let destination = destination(target).map_err(flat)?;
+        let options = tmpfs_options(words).map_err(flat)?;
         Ok(Tmpfs(Mount { destination, kind: Kind::Tmpfs { options } }))
     }
 }
@@ -289,8 +301,8 @@ impl FromStr for Long {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let fields = csv(text).with_context(|| text.to_string())?;
-        Ok(Long(long(&fields).with_context(|| text.to_string())?))
+        let mount = csv(text).and_then(|fields| long(&fields)).map_err(flat)?;
+        Ok(Long(mount))
     }
 }
 

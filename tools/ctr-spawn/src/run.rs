@@ -107,8 +107,9 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
 
 /// Makes the container of a bare tree, with Docker's defaults.
 fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
+    let store = options.root.open()?; // ours, which it would not be as root of a namespace
     let mapping = userns::ensure_root()?;
-    let mut container = create(&options.root.open()?, options)?;
+    let mut container = create(&store, options)?;
     let prepared = (|| {
         let dir = std::path::absolute(dir).at(dir)?;
         let root = Root::Dir(dir.clone());
@@ -124,6 +125,7 @@ fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
 
 /// Makes the container of a bundle, as its config.json says.
 fn bundle_in(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
+    let store = options.root.open()?; // ours, which it would not be as root of a namespace
     let path = dir.join("config.json");
     let file = File::open(&path).at(&path)?;
     let size = file.metadata().at(&path)?.len();
@@ -139,7 +141,7 @@ fn bundle_in(options: &Options, dir: &Path, command: &[String]) -> Result<Made> 
     let tree = open(&root)?;
     apply::apply(options, command, None, &tree, &mut spec)?;
 
-    let mut container = create(&options.root.open()?, options)?;
+    let mut container = create(&store, options)?;
     container.status.image = dir.display().to_string();
     let root = Root::Dir(root);
     Ok(Made { container, spec, root, mount: None, entered, asked: true, _snapshot: None })

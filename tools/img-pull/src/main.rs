@@ -11,6 +11,7 @@ mod progress;
 mod pull;
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Parser};
 use common::cli::{self, Dir, Root};
-use common::error::{Usage, find};
+use common::error::{At, Usage, find};
 use common::layout::Layout;
 use common::platform::Platform;
 use common::reference::Reference;
@@ -113,6 +114,9 @@ fn run(args: Args) -> Result<()> {
     let mut options = Options::of_user();
     options.verify = args.tls_verify;
     options.retries = args.retry;
+    if let Some(path) = &args.authfile {
+        fs::metadata(path).at(path)?; // or it would be missed only when somebody asks
+    }
     options.files = Files::of_user(args.authfile.clone());
     options.credentials = args.creds.as_deref().map(password::credentials).transpose()?;
     options.notice = Some(Box::new({

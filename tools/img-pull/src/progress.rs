@@ -88,7 +88,10 @@ impl Progress {
         (state.here, state.done) = (0, 0);
         let (blobs, total) = (state.blobs, state.total);
         match self.shown {
-            Shown::Plain => cli::warn(format!("{image}: {blobs} blobs, {}", size(total))),
+            Shown::Plain => {
+                let plural = if blobs == 1 { "" } else { "s" };
+                cli::warn(format!("{image}: {blobs} blob{plural}, {}", size(total)));
+            }
             Shown::Json => state.json(json!({"status": "begin", "blobs": blobs, "size": total})),
             _ => {}
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use common::digest::Digest;
 use common::error::{Hint, find};
 use common::image::{self, Document};
-use common::layout::{Layout, Writing, chosen_from, wrong_platform};
+use common::layout::{CHOSEN_FROM, Layout, Writing, chosen_from, wrong_platform};
 use common::platform::Platform;
 use common::reference::Reference;
 use common::registry::{NotFound, Registry};
@@ -17,8 +17,9 @@ use crate::{blobs, near};
 
 /// How deep indexes may nest, as the layout has it.
 const DEPTH: usize = 8;
-/// The most documents that one index leads to.
+/// The most documents that one index leads to, and their bytes: they are held until all is here.
 const DOCUMENTS: usize = 1000;
+const DOCUMENT_BYTES: u64 = 64 << 20;
 
 /// How images are pulled.
 pub struct Pull<'a> {
@@ -39,6 +40,7 @@ pub struct Pull<'a> {
 struct Parts {
     /// Indexes and manifests.
     documents: Vec<(Digest, Vec<u8>)>,
+    bytes: u64,
     /// Configs and layers, with their sizes.
     blobs: BTreeMap<Digest, blobs::Wanted>,
     seen: BTreeSet<Digest>,
@@ -74,10 +76,19 @@ impl Pull<'_> {
     /// Returns what this digest leads to, if all of it is here.
     fn here(&self, digest: &Digest) -> Option<Descriptor> {
         let desc = self.layout.find_digest(digest).ok()?;
-        self.complete(&desc, DEPTH)
+        self.complete(&desc, DEPTH, &mut BTreeSet::new())
     }
 
-    fn complete(&self, desc: &Descriptor, depth: usize) -> Option<Descriptor> {
+    /// `seen` holds what was begun with: an index may lead to one thing many times.
+    fn complete(
+        &self,
+        desc: &Descriptor,
+        depth: usize,
+        seen: &mut BTreeSet<Digest>,
+    ) -> Option<Descriptor> {
+        if !seen.insert(image::digest(desc).ok()?) {
+            return Some(plain(desc));
+        }
         let bytes = self.layout.read(desc).ok()?;
         match image::parse(&bytes, &image::media_type(desc)).ok()? {
             Document::Manifest(manifest) => {
@@ -85,17 +96,18 @@ impl Pull<'_> {
                 let here = |blob: &Descriptor| {
                     image::digest(blob).is_ok_and(|digest| self.layout.has(&digest, blob.size()))
                 };
-                (blobs.all(here) && self.suits(desc).is_ok()).then(|| desc.clone())
+                (blobs.all(here) && self.suits(desc).is_ok()).then(|| plain(desc))
             }
             Document::Index(_) if depth == 0 => None,
             Document::Index(index) if self.all_platforms => {
-                let all = index.manifests().iter().all(|it| self.complete(it, depth - 1).is_some());
-                all.then(|| desc.clone())
+                let all =
+                    index.manifests().iter().all(|it| self.complete(it, depth - 1, seen).is_some());
+                all.then(|| plain(desc))
             }
             Document::Index(index) => {
                 let chosen = image::select(&index, self.wanted())?;
-                let target = self.complete(chosen, depth - 1)?;
-                Some(chosen_from(plain(&target), &image::digest(desc).ok()?))
+                let target = self.complete(chosen, depth - 1, seen)?;
+                Some(chosen_from(target, &image::digest(desc).ok()?))
             }
         }
     }
@@ -159,8 +171,10 @@ impl Pull<'_> {
         let digest = image::digest(desc)?;
         let document = image::parse(&bytes, &image::media_type(desc))
             .with_context(|| format!("manifest {digest}"))?;
+        parts.bytes += bytes.len() as u64;
         parts.documents.push((digest, bytes));
         parts.seen.insert(digest);
+        ensure!(parts.bytes <= DOCUMENT_BYTES, "more than {DOCUMENT_BYTES} bytes of manifests");
         ensure!(parts.documents.len() <= DOCUMENTS, "an index of more than {DOCUMENTS} manifests");
         let index = match document {
             Document::Manifest(manifest) => {
@@ -254,5 +268,9 @@ impl Parts {
 fn plain(desc: &Descriptor) -> Descriptor {
     let mut plain = Descriptor::new(desc.media_type().clone(), desc.size(), desc.digest().clone());
     plain.set_platform(desc.platform().clone());
-    plain
+    let index = desc.annotations().as_ref().and_then(|it| it.get(CHOSEN_FROM)?.parse().ok());
+    match index {
+        Some(index) => chosen_from(plain, &index),
+        None => plain,
+    }
 }

@@ -65,6 +65,7 @@ impl Place {
                     _ => bail!("{}: cannot be made", dir.display()),
                 };
                 let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                fs::metadata(parent).at(parent)?;
                 let prefix = format!(".{}.", name.to_string_lossy());
                 let mut held = lock(&remains);
                 // Nobody else gets at a bundle: there may be programs in it that are setuid root.

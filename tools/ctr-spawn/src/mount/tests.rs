@@ -48,38 +48,33 @@ fn a_volume_option_is_a_bind_mount() {
 #[test]
 fn a_volume_option_that_is_none_is_refused() {
     let table = [
-        ("/b", "/b: volumes do not exist yet, so this needs a source (SRC:DST)"),
-        ("data:/b", "data:/b: volumes do not exist yet"),
-        ("~/x:/b", "~/x:/b: ~ is a letter like any other here"),
-        ("/a:b", "/a:b: b: the destination is not an absolute path"),
-        ("/a:", "/a:: the destination is empty"),
-        (":/b", ":/b: the source is empty"),
-        ("/a:/", "/a:/: /: the root itself cannot be mounted over"),
-        ("/a:/b/..", "/a:/b/..: /b/..: the root itself cannot be mounted over"),
-        ("/a:ro", "/a:ro: options, and no destination"),
-        ("/a:/b:", "/a:/b:: no options after the last colon"),
-        ("/a:/b:rx", "/a:/b:rx: \"rx\": not an option of -v"),
-        ("/a:/b:ro,", "/a:/b:ro,: \"\": not an option of -v"),
-        ("/a:/b:U", "/a:/b:U: \"U\": not an option of -v"),
-        ("/a:/b:ro,rw", "/a:/b:ro,rw: rw: says again, or otherwise, what an option before it says"),
-        ("/a:/b:ro,ro", "/a:/b:ro,ro: ro: says again, or otherwise, what an option before it says"),
+        ("/b", "volumes do not exist yet, so this needs a source (SRC:DST)"),
+        ("data:/b", "volumes do not exist yet (./data is a path, data the name of a volume)"),
+        ("~/x:/b", "~ is a letter like any other here ($HOME is the same to every shell)"),
+        ("/a:b", "b: the destination is not an absolute path"),
+        ("/a:", "the destination is empty"),
+        (":/b", "the source is empty"),
+        ("/a:/", "/: the root itself cannot be mounted over"),
+        ("/a:/b/..", "/b/..: the root itself cannot be mounted over"),
+        ("/a:ro", "options, and no destination"),
+        ("/a:/b:", "no options after the last colon"),
+        ("/a:/b:rx", "\"rx\": not an option of -v"),
+        ("/a:/b:ro,", "\"\": not an option of -v"),
+        ("/a:/b:U", "\"U\": not an option of -v"),
+        ("/a:/b:ro,rw", "rw: says again, or otherwise, what an option before it says"),
+        ("/a:/b:ro,ro", "ro: says again, or otherwise, what an option before it says"),
         (
             "/a:/b:slave,rprivate",
-            "/a:/b:slave,rprivate: rprivate: says again, or otherwise, what an option before it says",
+            "rprivate: says again, or otherwise, what an option before it says",
         ),
-        ("/a:/b:shared", "/a:/b:shared: shared: what a container mounts never reaches the host"),
-        (
-            "/a:/b:nocopy",
-            "/a:/b:nocopy: nocopy: only of use to a volume, and volumes do not exist yet",
-        ),
-        ("/a:/b:ro:x", "/a:/b:ro:x: too many colons; --mount takes a path that has some"),
+        ("/a:/b:shared", "shared: what a container mounts never reaches the host"),
+        ("/a:/b:nocopy", "nocopy: only of use to a volume, and volumes do not exist yet"),
+        ("/a:/b:ro:x", "too many colons; --mount takes a path that has some"),
     ];
     for (text, expected) in table {
-        assert_eq!(line(&text.parse::<Volume>().unwrap_err()), expected, "{text:?}");
+        assert_eq!(text.parse::<Volume>().unwrap_err().to_string(), expected, "{text:?}");
     }
     assert!("".parse::<Volume>().is_err());
-    let err = "data:/b".parse::<Volume>().unwrap_err();
-    assert_eq!(hint_of(&err), Some("./data is a path, data the name of a volume"));
 }
 
 #[test]
@@ -122,11 +117,14 @@ fn a_mount_option_is_fields_of_csv() {
     }
 }
 
+const NO_TYPE: &str = "volumes do not exist yet (type=bind,src=PATH,dst=PATH mounts a path; the \
+    default type is volume)";
+
 #[test]
 fn a_mount_option_that_is_wrong_is_refused() {
     let table = [
-        ("src=/a,dst=/b", "volumes do not exist yet"),
-        ("type=volume,src=v,dst=/b", "volumes do not exist yet"),
+        ("src=/a,dst=/b", NO_TYPE),
+        ("type=volume,src=v,dst=/b", NO_TYPE),
         ("type=image,src=v,dst=/b", "type \"image\": not a type of mount (bind or tmpfs)"),
         ("type=bind,dst=/b", "src is missing"),
         ("type=bind,src=/a", "dst is missing"),
@@ -168,9 +166,7 @@ fn a_mount_option_that_is_wrong_is_refused() {
         ("type=bind\nsrc=/a", "it must be one line"),
     ];
     for (text, expected) in table {
-        let err = text.parse::<Long>().unwrap_err();
-        let escaped = text.replace('\n', "\\n");
-        assert_eq!(line(&err), format!("{escaped}: {expected}"));
+        assert_eq!(text.parse::<Long>().unwrap_err().to_string(), expected, "{text:?}");
     }
     assert!("".parse::<Long>().is_err());
 }
@@ -275,10 +271,7 @@ fn a_source_that_is_not_there_is_an_error_and_nothing_is_made() {
     let err = mount.to_oci().unwrap_err();
     let dir = dir.display();
     assert_eq!(line(&err), format!("{dir}/a/b/c: No such file or directory (os error 2)"));
-    assert_eq!(
-        hint_of(&err).unwrap(),
-        format!("{dir}/a is there, and nothing is mounted on its own")
-    );
+    assert_eq!(hint_of(&err).unwrap(), format!("of this path there is {dir}/a"));
 }
 
 #[test]
