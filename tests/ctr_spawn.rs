@@ -253,7 +253,7 @@ fn our_own_program_cannot_be_written_to() {
             "before=$(sha256sum $(command -v ctr-spawn))
              ctr-spawn {option} --bundle b /evil >/dev/null 2>&1
              ctr-spawn {option} --bundle b sh -c 'for p in /proc/[0-9]*; do (echo x >$p/exe) 2>/dev/null && echo written $p; done
-                 exec 3</proc/1/exe; (echo x >/proc/self/fd/3) 2>/dev/null && echo written; cat /proc/1/cmdline | tr -d \"\\\\0\" | grep -c bundle'
+                 exec 3</proc/1/exe; (echo x >/proc/self/fd/3) 2>/dev/null && echo written; cat /proc/1/cmdline | tr -d \"\\\\0\" | grep -c [-]-bund[l]e'
              test \"$before\" = \"$(sha256sum $(command -v ctr-spawn))\""
         ))
         .prints("0\n");
