@@ -86,7 +86,7 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
     }
     let mut container = create(&store, options)?;
     let prepared = (|| {
-        let (mut root, note) = snapshot.root(container.dir(), None)?;
+        let (mut root, note) = snapshot.root(container.dir())?;
         if let Some(note) = note {
             cli::warn(&note);
             container.status.notes.push(note);
