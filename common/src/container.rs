@@ -25,6 +25,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Hint};
+use crate::runtime::cgroup;
 
 /// A container that this process supervises.
 #[derive(Debug)]
@@ -71,6 +72,9 @@ pub struct Status {
     /// The signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// The cgroup that was made for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
     /// Where its output went.
     pub log: Log,
     /// What it does not have that it would have elsewhere, such as a default limit.
@@ -192,6 +196,12 @@ pub fn collect(containers: &Path) {
         let id = mark.file_name();
         let Some(id) = id.to_str() else { continue };
         if is_alive(containers, id) != Some(true) {
+            let status = fs::read(containers.join(id).join("status.json"));
+            let status =
+                status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
+            if let Some(cgroup) = status.and_then(|status| status.cgroup) {
+                cgroup::remove_abandoned(&cgroup);
+            }
             // What cannot be removed now, the next one removes.
             let _ = remove(containers, id, None);
         }

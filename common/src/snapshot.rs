@@ -29,7 +29,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::mount::MountAttrFlags;
 
 use crate::digest::Digest;
-use crate::error::{At, Hint};
+use crate::error::At;
 use crate::image;
 use crate::layer::{Options, Owners, Tree};
 use crate::layout::{Layout, Resolved};
@@ -97,36 +97,30 @@ impl Snapshot {
 
     /// Returns the root of a container whose own files are in `dir`, and what the user should know of it.
     ///
-    /// What the container writes goes to `dir`/upper, or to `workdir`/upper. Where that
-    /// cannot be, it goes to memory; where nothing can be mounted, the tree is copied to `dir`/rootfs.
-    pub fn root(&self, dir: &Path, workdir: Option<&Path>) -> Result<(Root, Option<String>)> {
-        let place = workdir.unwrap_or(dir);
+    /// What the container writes goes to `dir`/upper. Where that cannot be, it goes
+    /// to memory; where nothing can be mounted, the tree is copied to `dir`/rootfs.
+    pub fn root(&self, dir: &Path) -> Result<(Root, Option<String>)> {
         let overlay = |upper| Overlay {
             lower: self.lower(),
             upper,
             userxattr: self.namespace.inner,
             volatile: false,
         };
-        let on_disk = overlay(Upper::Dirs { upper: place.join("upper"), work: place.join("work") });
+        let on_disk = overlay(Upper::Dirs { upper: dir.join("upper"), work: dir.join("work") });
         let beside_layers = || -> Result<bool> {
             let layers = &self.layers[0].diff;
-            Ok(fs::metadata(layers).at(layers)?.dev() == fs::metadata(place).at(place)?.dev())
+            Ok(fs::metadata(layers).at(layers)?.dev() == fs::metadata(dir).at(dir)?.dev())
         };
         let can_stack = match self.stacked && beside_layers()? {
             true => Ok(()),
-            false => self.namespace.can_stack(place),
+            false => self.namespace.can_stack(dir),
         };
         let Err(no_upper) = can_stack else {
             return Ok((Root::Overlay(on_disk), None));
         };
-        if workdir.is_some() {
-            let failed = Err(no_upper).context("cannot hold what a container writes").at(place);
-            return failed
-                .hint(|| "--workdir takes a directory on ext4, xfs, btrfs or tmpfs".into());
-        }
         if self.namespace.can_stack_on_tmpfs(dir)? {
             let note = format!(
-                "{}: its filesystem cannot hold what a container writes, so that goes to memory and is lost at the end; --workdir DIR puts it elsewhere",
+                "{}: its filesystem cannot hold what a container writes, so that goes to memory and is lost at the end; a --root on ext4, xfs, btrfs or tmpfs keeps it",
                 dir.display()
             );
             let at = dir.join("upper");
@@ -587,7 +581,7 @@ mod tests {
         assert_eq!(t.names().len(), 3);
         let place = t.dir.path().join("container");
         fs::create_dir(&place).unwrap();
-        let (Root::Overlay(overlay), None) = snapshot.root(&place, None).unwrap() else { panic!() };
+        let (Root::Overlay(overlay), None) = snapshot.root(&place).unwrap() else { panic!() };
         let root = overlay.mount(MountAttrFlags::empty()).unwrap();
         let read = |name: &str| {
             let file = rustix::fs::openat(&root, name, OFlags::RDONLY, Mode::empty()).ok()?;

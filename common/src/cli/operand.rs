@@ -9,6 +9,7 @@
 //! -                        the image on stdin: its reference line, or its archive
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{IsTerminal, Read};
@@ -22,8 +23,8 @@ use tempfile::TempDir;
 use super::{Dir, on_interrupt};
 use crate::archive;
 use crate::digest::Digest;
-use crate::error::{At, Hint, Usage};
-use crate::layout::{Index, Layout, Writing};
+use crate::error::{self, At, Hint, Usage};
+use crate::layout::{Image, Index, Layout, Missing, Writing};
 use crate::reference::{Reference, check_typography};
 use crate::store::Store;
 
@@ -136,7 +137,12 @@ impl Operand {
                 {
                     return in_store(desc, Some(name.clone()));
                 }
-                in_store(by_prefix(&store.images, &index, digits)?, None)
+                match (by_prefix(&store.images, &index, digits)?, name) {
+                    (Some(desc), _) => in_store(desc, None),
+                    (None, Some(name)) => in_store(store.images.find(name)?, None),
+                    (None, None) => Err(anyhow!("{digits}: no such image"))
+                        .hint(|| "img-ls for what is here".into()),
+                }
             }
             Operand::Path(place) | Operand::Layout(place) => place.find(),
             // `open` has seen to these.
@@ -234,22 +240,22 @@ fn same_name(a: &str, b: &str) -> bool {
     a == b || (full(a).is_some() && full(a) == full(b))
 }
 
-/// Returns the image whose ID begins with `digits`.
-fn by_prefix(layout: &Layout, index: &Index, digits: &str) -> Result<Descriptor> {
-    if let Ok(digest) = format!("sha256:{digits}").parse::<Digest>() {
-        return layout.find_digest(&digest);
-    }
+/// Returns the image whose ID begins with `digits`, if there is one.
+fn by_prefix(layout: &Layout, index: &Index, digits: &str) -> Result<Option<Descriptor>> {
     let prefix = format!("sha256:{digits}");
-    let mut found: Vec<_> =
-        index.images().iter().filter(|image| image.digest().starts_with(&prefix)).collect();
-    found.dedup_by_key(|image| image.digest().to_owned());
-    found.sort_by_key(|image| image.digest().to_owned());
-    found.dedup_by_key(|image| image.digest().to_owned());
-    match found[..] {
-        [only] => only.descriptor(),
-        [] => Err(anyhow!("{digits}: no such image")).hint(|| "img-ls for what is here".into()),
+    if let Ok(digest) = prefix.parse::<Digest>() {
+        return match layout.find_digest(&digest) {
+            Err(err) if error::find::<Missing>(&err).is_some() => Ok(None),
+            found => found.map(Some),
+        };
+    }
+    let begins = |image: &&Image| image.digest().starts_with(&prefix);
+    let found: BTreeMap<&str, &Image> =
+        index.images().iter().filter(begins).map(|image| (image.digest(), image)).collect();
+    match found.len() {
+        0 | 1 => found.into_values().next().map(Image::descriptor).transpose(),
         _ => {
-            let ids: Vec<&str> = found.iter().map(|image| image.digest()).collect();
+            let ids: Vec<&str> = found.into_keys().collect();
             Err(anyhow!("{digits}: ambiguous")).hint(|| format!("it begins {}", ids.join(" and ")))
         }
     }

@@ -27,7 +27,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::digest::{Digest, Hashed};
-use crate::error::{At, Hint};
+use crate::error::{self, At, Hint};
 use crate::image::{self, DOCUMENT_LIMIT, Document};
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -78,6 +78,18 @@ impl std::fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
+/// A name that a layout does not have: it can be pulled.
+#[derive(Debug)]
+pub struct Absent(pub Reference);
+
+impl std::fmt::Display for Absent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: no such image", self.0)
+    }
+}
+
+impl std::error::Error for Absent {}
+
 impl Layout {
     /// Opens the layout in `dir`. Nothing is written, nor locked.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Layout> {
@@ -122,15 +134,19 @@ impl Layout {
     }
 
     /// Returns the descriptor that `name` names, or that its digest leads to.
+    ///
+    /// # Errors
+    /// [`Absent`] if there is none.
     pub fn find(&self, name: &Reference) -> Result<Descriptor> {
-        if let Some(digest) = name.digest() {
-            return self.find_digest(digest).with_context(|| name.to_string());
-        }
         let index = self.index()?;
-        index
-            .find(&name.full())?
-            .ok_or_else(|| anyhow!("{name}: no such image"))
-            .hint(|| no_such_image(&index, name))
+        let found = match name.digest() {
+            Some(digest) => match self.find_digest(digest) {
+                Err(err) if error::find::<Missing>(&err).is_some() => None,
+                found => Some(found.with_context(|| name.to_string())?),
+            },
+            None => index.find(&name.full())?,
+        };
+        found.ok_or_else(|| Absent(name.clone())).hint(|| no_such_image(&index, name))
     }
 
     /// Returns a descriptor of the manifest or index with this digest, whether it has a name or not.

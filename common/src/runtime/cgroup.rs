@@ -86,6 +86,11 @@ impl Cgroup {
         access(&path, Access::WRITE_OK).map_err(std::io::Error::from).at(&path)
     }
 
+    /// Returns its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Returns the file by which a process of version 1 moves itself in.
     pub fn tasks(&self) -> Option<PathBuf> {
         (!self.unified).then(|| self.dir.join("tasks"))
@@ -118,6 +123,11 @@ impl Drop for Cgroup {
             let _ = fs::remove_dir(parent);
         }
     }
+}
+
+/// Removes the cgroup of a container whose supervisor was killed.
+pub fn remove_abandoned(dir: &Path) {
+    drop(Cgroup { dir: dir.into(), unified: dir.join("cgroup.kill").exists() });
 }
 
 /// Returns whether the host has but one hierarchy, of version 2, which a cgroup namespace can show.

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use common::cli::{Found, Operand};
+use common::error;
+use common::layout::Absent;
+use common::reference::Reference;
 use common::store::Store;
 
 use crate::options::Pull;
@@ -15,23 +18,25 @@ const LINE_LIMIT: u64 = 4096;
 
 /// Returns the image that `operand` names; an image in a registry is pulled as `when` says.
 pub fn find(operand: Operand, store: &Store, when: Pull) -> Result<Found> {
-    let name = match &operand {
-        Operand::Name(name) | Operand::Id(_, Some(name)) => name.to_string(),
-        _ => return operand.find_in_store(store),
-    };
-    match (when, operand.find_in_store(store)) {
-        (Pull::Missing, Err(_)) | (Pull::Always, _) => pull(&name, store)?.find_in_store(store),
-        (_, found) => found,
+    if let (Pull::Always, Operand::Name(name) | Operand::Id(_, Some(name))) = (when, &operand) {
+        return pull(name, store)?.find_in_store(store);
+    }
+    match operand.find_in_store(store) {
+        Err(err) if when == Pull::Missing => match error::find::<Absent>(&err) {
+            Some(Absent(name)) => pull(name, store)?.find_in_store(store),
+            None => Err(err),
+        },
+        found => found,
     }
 }
 
 /// Runs img-pull; returns the image that it names.
 ///
 /// What it has to say goes to stderr, which it shares.
-fn pull(name: &str, store: &Store) -> Result<Operand> {
+fn pull(name: &Reference, store: &Store) -> Result<Operand> {
     let mut child = Command::new(program("img-pull"))
         .arg("--")
-        .arg(name)
+        .arg(name.to_string())
         .env("TARE_ROOT", store.root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -86,7 +86,7 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
     }
     let mut container = create(&store, options)?;
     let prepared = (|| {
-        let (mut root, note) = snapshot.root(container.dir(), None)?;
+        let (mut root, note) = snapshot.root(container.dir())?;
         if let Some(note) = note {
             cli::warn(&note);
             container.status.notes.push(note);
@@ -313,6 +313,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
         let running = runtime::start(&plan, &spec, io)?;
         container.status.pid = Some(running.pid.as_raw_nonzero().get());
         container.status.started = Some(container::now());
+        container.status.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
         let saved = container.save();
         if saved.is_err() {
             running.kill();
@@ -333,6 +334,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
         container.remove()?;
     } else {
         container.status.pid = None;
+        container.status.cgroup = None;
         container.status.finished = Some(container::now());
         container.status.exit_code = Some(ended.status.into());
         container.status.signal = ended.signal;
