@@ -197,10 +197,16 @@ pub fn mount_setattr(
 ///
 /// A container starts as init would start it, whatever our caller ignores.
 pub fn reset_signals() {
+    // The kernel's sigaction, of at most four words: SIG_DFL, no flags, no mask.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no handler. Numbers that cannot be changed
-        // (SIGKILL, SIGSTOP, two of libc's own) are refused, which is as good.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads no more than the array and writes nothing, and SIG_DFL
+        // installs no handler. libc's own call would refuse two signals that it uses itself,
+        // and that a caller may ignore all the same; SIGKILL and SIGSTOP are as they are.
+        unsafe {
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>())
+        };
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
