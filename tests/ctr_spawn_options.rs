@@ -140,6 +140,14 @@ fn a_cidfile_holds_the_id_alone() {
 }
 
 #[test]
+fn no_cidfile_is_left_when_there_is_no_container() {
+    let t = Sandbox::with_image("app");
+    t.sh("ctr-spawn --cidfile new --pull never none true").exits(125);
+    t.sh("ctr-spawn --cidfile new -v /none:/x app true").exits(125);
+    t.sh("ls; ls $TARE_ROOT/containers").prints("");
+}
+
+#[test]
 fn a_name_is_one_containers() {
     of_either_user(|t| {
         t.sh("ctr-spawn --name web app true; ctr-spawn --name web app true")

@@ -48,24 +48,30 @@ struct Made {
 
 /// Runs a container; returns its exit status.
 pub fn run(options: &Options) -> Result<u8> {
-    let cidfile = options.cidfile.as_deref().map(|path| (path, File::create_new(path).at(path)));
-    let cidfile = match cidfile {
-        Some((path, file)) => Some((path, file?)),
-        None => None,
-    };
+    let Some(path) = options.cidfile.as_deref() else { return run_and_tell(options, |_| Ok(())) };
+    // Made first, since a file that is there already is somebody's.
+    let mut file = File::create_new(path).at(path)?;
+    let status = run_and_tell(options, |id| file.write_all(id.as_bytes()).at(path));
+    if status.is_err() {
+        let _ = std::fs::remove_file(path); // there is no such container
+    }
+    status
+}
+
+/// Runs a container, whose id `tell` gets before it starts.
+fn run_and_tell(options: &Options, tell: impl FnOnce(&str) -> Result<()>) -> Result<u8> {
     let (target, command) = options.target()?;
     let terminal = match options.tty {
         true => Some(Terminal::open(options.interactive)?),
         false => None,
     };
-    let made = match target {
+    let mut made = match target {
         Target::Image(operand) => image(options, operand, command)?,
         Target::Bundle(dir) => bundle_in(options, &dir, command)?,
         Target::Rootfs(dir) => rootfs(options, &dir, command)?,
     };
-    if let Some((path, mut file)) = cidfile {
-        file.write_all(made.container.id().as_bytes()).at(path)?;
-    }
+    let told = tell(made.container.id());
+    or_remove(&mut made.container, told)?;
     start(options, made, terminal)
 }
 

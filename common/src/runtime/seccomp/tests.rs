@@ -1,7 +1,5 @@
 //! The compiled program against the rules it was made of, and against the kernel.
 
-use std::time::Instant;
-
 use nix::errno::Errno;
 use oci_spec::runtime::{Capability, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall};
 use proptest::prelude::*;
@@ -504,47 +502,4 @@ fn the_kernel_takes_the_default_filter_and_keeps_to_it() {
         }
     });
     thread.join().unwrap();
-}
-
-/// Prints what the default filter costs: `cargo test --release -p common seccomp_costs -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn seccomp_costs() {
-    let capabilities = docker();
-    let median = |work: &mut dyn FnMut()| {
-        let mut times: Vec<_> = (0..201)
-            .map(|_| {
-                let start = Instant::now();
-                work();
-                start.elapsed()
-            })
-            .collect();
-        times.sort();
-        times[100]
-    };
-    let profile = default_profile(&capabilities).unwrap();
-    let made = median(&mut || _ = default_profile(&capabilities));
-    let compiled = median(&mut || _ = filter(&profile).unwrap());
-    let filter = filter(&profile).unwrap();
-    let installed = median(&mut || {
-        let start = std::thread::scope(|scope| {
-            let install = scope.spawn(|| {
-                nix::sys::prctl::set_no_new_privs().unwrap();
-                sys::seccomp_install(&filter.program, 0).unwrap();
-            });
-            install.join()
-        });
-        start.unwrap();
-    });
-    let thread = median(&mut || std::thread::scope(|scope| _ = scope.spawn(|| ()).join()));
-    let steps: usize = (0..472)
-        .map(|number| {
-            run(&filter.program, &Data { arch: Arch::X86_64.audit(), number, args: [0; 6] }).1
-        })
-        .sum();
-    eprintln!(
-        "{} instructions, {steps} steps over all calls; profile {made:?}, compile {compiled:?}, \
-         install in a thread {installed:?}, bare thread {thread:?}",
-        filter.program.len()
-    );
 }
