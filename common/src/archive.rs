@@ -76,7 +76,7 @@ pub fn load(archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
 
 /// Returns whether a file that begins with these bytes may be an archive: a reference line never does.
 pub fn is_archive(start: &[u8]) -> bool {
-    packing(start) != Packing::None || start.get(257..262) == Some(b"ustar")
+    Packing::of(start) != Packing::None || start.get(257..262) == Some(b"ustar")
 }
 
 /// What an archive holds beside its blobs.
@@ -191,12 +191,8 @@ impl Contents {
                 let (digest, size) = self.layer(name, into).with_context(|| format!("{name:?}"))?;
                 let desc = image::descriptor(MediaType::ImageLayer, &digest, size);
                 let mut start = Vec::new();
-                into.layout().open_blob(&desc)?.take(8).read_to_end(&mut start)?;
-                let media_type = match packing(&start) {
-                    Packing::Gzip => MediaType::ImageLayerGzip,
-                    Packing::Zstd => MediaType::ImageLayerZstd,
-                    _ => MediaType::ImageLayer,
-                };
+                into.layout().open_blob(&desc)?.take(10).read_to_end(&mut start)?;
+                let media_type = Packing::of(&start).layer_type().unwrap_or(MediaType::ImageLayer);
                 let is_plain = media_type == MediaType::ImageLayer;
                 // What is packed is held to its diff ID when it is unpacked.
                 ensure!(
@@ -302,23 +298,41 @@ impl<R: Read> HasSize for tar::Entry<'_, R> {
     }
 }
 
-#[derive(PartialEq)]
-enum Packing {
+/// How a file is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Not at all.
     None,
+    /// RFC 1952.
     Gzip,
+    /// RFC 8878.
     Zstd,
+    /// By xz(1).
     Xz,
+    /// By bzip2(1).
     Bzip2,
 }
 
-/// Tells how a file is packed by how it begins.
-fn packing(start: &[u8]) -> Packing {
-    match start {
-        [0x1f, 0x8b, ..] => Packing::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
-        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => Packing::Bzip2,
-        _ => Packing::None,
+impl Packing {
+    /// Tells how a file is packed by how it begins: 10 bytes are enough.
+    pub fn of(start: &[u8]) -> Packing {
+        match start {
+            [0x1f, 0x8b, ..] => Packing::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => Packing::Bzip2,
+            _ => Packing::None,
+        }
+    }
+
+    /// Returns the media type of a layer that is packed so, if layers may be.
+    pub fn layer_type(self) -> Option<MediaType> {
+        match self {
+            Packing::None => Some(MediaType::ImageLayer),
+            Packing::Gzip => Some(MediaType::ImageLayerGzip),
+            Packing::Zstd => Some(MediaType::ImageLayerZstd),
+            Packing::Xz | Packing::Bzip2 => None,
+        }
     }
 }
 
@@ -326,7 +340,7 @@ fn packing(start: &[u8]) -> Packing {
 pub fn unpacked<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut start = Vec::new();
     stream.by_ref().take(512).read_to_end(&mut start)?;
-    let packing = packing(&start);
+    let packing = Packing::of(&start);
     let stream = io::BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(stream));
     Ok(match packing {
         Packing::None => Box::new(stream),

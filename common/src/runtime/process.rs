@@ -73,7 +73,10 @@ impl CannotRun {
 impl Display for CannotRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = std::io::Error::from(self.errno);
-        write!(f, "{}: cannot run: {errno}", self.command)
+        match self.command.is_empty() {
+            true => write!(f, "\"\": cannot run: {errno}"),
+            false => write!(f, "{}: cannot run: {errno}", self.command),
+        }
     }
 }
 

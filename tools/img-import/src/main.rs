@@ -8,13 +8,13 @@ mod change;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use change::Change;
 use clap::Parser;
-use common::archive;
+use common::archive::{self, Packing};
 use common::cli::{self, Root};
 use common::digest::Digest;
 use common::error::{At, Hint, Usage};
@@ -64,7 +64,7 @@ fn run(args: Args) -> Result<()> {
     let created = created()?;
     let store = args.root.open()?;
     let writing = store.images.writing()?;
-    let layer = copy(open(&args.file)?, &writing).at(&args.file)?;
+    let layer = copy(open(&args.file)?, &args.file, &writing)?;
     let (media_type, diff_id) = layer_of(&layer).at(&args.file)?;
     let (digest, size) = layer.publish()?;
     let layer = image::descriptor(media_type, &digest, size);
@@ -85,7 +85,7 @@ fn run(args: Args) -> Result<()> {
     cli::result(args.name.at(&digest))
 }
 
-fn open(path: &PathBuf) -> Result<Box<dyn Read>> {
+fn open(path: &Path) -> Result<Box<dyn Read>> {
     if path.as_os_str() != "-" {
         let text = path.to_string_lossy();
         if text.starts_with("http://") || text.starts_with("https://") {
@@ -102,20 +102,20 @@ fn open(path: &PathBuf) -> Result<Box<dyn Read>> {
 }
 
 /// Copies the tar into the store, packed as it is if an image's layer may be.
-fn copy<'a>(mut tar: Box<dyn Read>, writing: &Writing<'a>) -> Result<SealedBlob<'a>> {
+fn copy<'a>(mut tar: Box<dyn Read>, from: &Path, writing: &Writing<'a>) -> Result<SealedBlob<'a>> {
     let mut start = Vec::new();
-    tar.by_ref().take(512).read_to_end(&mut start)?;
-    let is_layer = !matches!(start[..], [0xfd, b'7', b'z', ..] | [b'B', b'Z', b'h', ..]);
+    tar.by_ref().take(512).read_to_end(&mut start).at(from)?;
+    let packing = Packing::of(&start);
     let mut tar: Box<dyn Read> = Box::new(io::Cursor::new(start).chain(tar));
-    if !is_layer {
-        tar = archive::unpacked(tar)?;
+    if packing.layer_type().is_none() {
+        tar = archive::unpacked(tar).at(from)?;
     }
     let mut blob = writing.new_blob()?;
     let mut buffer = vec![0; 256 << 10];
     loop {
-        match tar.read(&mut buffer)? {
+        match tar.read(&mut buffer).at(from)? {
             0 => return Ok(blob.seal()),
-            n => io::Write::write_all(&mut blob, &buffer[..n])?,
+            n => io::Write::write_all(&mut blob, &buffer[..n]).at(writing.layout().dir())?,
         }
     }
 }
@@ -123,12 +123,8 @@ fn copy<'a>(mut tar: Box<dyn Read>, writing: &Writing<'a>) -> Result<SealedBlob<
 /// Returns how the layer is packed, and its diff ID, after a look at each of its entries.
 fn layer_of(layer: &SealedBlob) -> Result<(MediaType, Digest)> {
     let mut start = Vec::new();
-    layer.open()?.take(4).read_to_end(&mut start)?;
-    let media_type = match start[..] {
-        [0x1f, 0x8b, ..] => MediaType::ImageLayerGzip,
-        [0x28, 0xb5, 0x2f, 0xfd] => MediaType::ImageLayerZstd,
-        _ => MediaType::ImageLayer,
-    };
+    layer.open()?.take(10).read_to_end(&mut start)?;
+    let media_type = Packing::of(&start).layer_type().unwrap_or(MediaType::ImageLayer);
     let desc = image::descriptor(media_type.clone(), &layer.digest, layer.size);
     let scanned = layer::scan(layer.open()?, &desc)?;
     if scanned.entries == 0 {
