@@ -125,7 +125,7 @@ impl Tree {
         digest: &Digest,
         diff_id: Option<&Digest>,
     ) -> Result<Applied> {
-        if image::compression(desc.media_type()).is_none() {
+        if !image::is_layer(desc.media_type()) {
             bail!("not a layer: its media type is {:?}", image::media_type(desc));
         }
         let Options { owners, limits } = self.options;

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::CHOSEN_FROM;
 use crate::digest::Digest;
-use crate::image::{REF_NAME, media_type};
+use crate::image::REF_NAME;
 use crate::reference::Reference;
 
 /// The images that a layout keeps.
@@ -181,11 +181,6 @@ impl Image {
         let desc: Descriptor = serde_json::from_str(self.raw.get()).context("not a descriptor")?;
         crate::image::digest(&desc)?;
         Ok(desc)
-    }
-
-    /// Returns the media type.
-    pub fn media_type(&self) -> Result<String> {
-        Ok(media_type(&self.descriptor()?))
     }
 
     /// Takes the name away, and leaves all else as it was.
