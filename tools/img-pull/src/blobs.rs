@@ -14,7 +14,7 @@ use std::thread;
 use anyhow::{Context, Error, Result, anyhow};
 use common::digest::Digest;
 use common::error::Hint;
-use common::layout::Writing;
+use common::layout::{BlobWriter, Writing};
 use common::registry::{Registry, blob};
 
 use crate::progress::Progress;
@@ -95,23 +95,14 @@ impl Work<'_> {
             };
             let kept = out.offset();
             self.progress.advance(digest, kept, kept, wanted.size);
-            let mut blob = self.registry.blob(self.path, digest, wanted.size, kept);
-            loop {
-                let n = match blob.next(buffer) {
-                    Ok(0) => break,
-                    Ok(n) => n,
-                    Err(err) if wanted.foreign && blob::is_missing(&err) => {
-                        return Err(anyhow!("blob {digest}: not in the registry")).hint(|| {
-                            "it is a foreign layer, and its URLs are not followed".into()
-                        });
+            match self.copy(digest, wanted, &mut out, buffer) {
+                Ok(true) => {}
+                given_up => {
+                    if out.offset() == 0 {
+                        out.discard(); // there is nothing to go on with
                     }
-                    Err(err) => return Err(err),
-                };
-                if self.failed.load(Relaxed) {
-                    return Ok(());
+                    return given_up.map(drop);
                 }
-                out.write_all(&buffer[..n]).with_context(|| format!("blob {digest}"))?;
-                self.progress.advance(digest, n as u64, out.offset(), wanted.size);
             }
             match out.finish() {
                 Ok(()) => {
@@ -122,6 +113,32 @@ impl Work<'_> {
                 Err(_) if kept > 0 => self.progress.withdraw(wanted.size),
                 Err(err) => return Err(err),
             }
+        }
+    }
+    /// Copies what is left of a blob; returns whether that is all, and not given up for another worker's error.
+    fn copy(
+        &self,
+        digest: &Digest,
+        wanted: &Wanted,
+        out: &mut BlobWriter,
+        buffer: &mut [u8],
+    ) -> Result<bool> {
+        let mut blob = self.registry.blob(self.path, digest, wanted.size, out.offset());
+        loop {
+            let n = match blob.next(buffer) {
+                Ok(0) => return Ok(true),
+                Ok(n) => n,
+                Err(err) if wanted.foreign && blob::is_missing(&err) => {
+                    return Err(anyhow!("blob {digest}: not in the registry"))
+                        .hint(|| "it is a foreign layer, and its URLs are not followed".into());
+                }
+                Err(err) => return Err(err),
+            };
+            if self.failed.load(Relaxed) {
+                return Ok(false);
+            }
+            out.write_all(&buffer[..n]).with_context(|| format!("blob {digest}"))?;
+            self.progress.advance(digest, n as u64, out.offset(), wanted.size);
         }
     }
 }
