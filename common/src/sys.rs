@@ -122,10 +122,8 @@ pub fn clone3(
     namespaces: u64,
     cgroup: Option<std::os::fd::BorrowedFd>,
 ) -> std::io::Result<Option<(rustix::process::Pid, std::os::fd::OwnedFd)>> {
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    // SAFETY: for a process with one thread this changes nothing, for another it fails: unshare(2).
-    check(unsafe { libc::unshare(libc::CLONE_THREAD).into() })
-        .map_err(|_| std::io::Error::other("this process has several threads"))?;
+    use std::os::fd::AsRawFd;
+    refuse_threads()?;
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain integers; all zero is a valid value of it.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -146,14 +144,87 @@ pub fn clone3(
     match pid {
         -1 => Err(std::io::Error::last_os_error()),
         0 => Ok(None),
-        pid => {
-            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            // A process id is positive, and fits.
-            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-            Ok(Some((pid, pidfd)))
-        }
+        pid => Ok(Some(child(pid as i32, pidfd))),
     }
+}
+
+/// Clones this process into new namespaces, as vfork(2) does: `work` is done by the child in our
+/// memory, and we go on once the child has executed a program or ended, with what `work` returned as
+/// its status. Returns the child and its pidfd.
+///
+/// A copy of our memory, as [`clone3`] makes it, costs each page that either of the
+/// two writes to later. Several threads are refused here as well.
+pub fn clone_in_place(
+    namespaces: u64,
+    mut work: &mut dyn FnMut() -> i32,
+) -> std::io::Result<(rustix::process::Pid, std::os::fd::OwnedFd)> {
+    /// Enough for what is done before exec: the longest path that it builds has 4 KiB.
+    const STACK: usize = 256 << 10;
+    const GUARD: usize = 64 << 10;
+    extern "C" fn enter(work: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: this is the reference below, and who lent it is suspended for as long as we are here.
+        let work = unsafe { &mut *work.cast::<&mut dyn FnMut() -> i32>() };
+        work()
+    }
+    refuse_threads()?;
+    let flags = libc::c_int::try_from(namespaces).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+    // SAFETY: the kernel chooses a place where nothing is.
+    let low = unsafe { libc::mmap(std::ptr::null_mut(), STACK, libc::PROT_NONE, kind, -1, 0) };
+    if low == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: all but the lowest part of the mapping, which catches an overflow, becomes a stack that is the
+    // child's alone. `work` and `pidfd` outlive the call. The child is the only one who runs in this memory until
+    // it has left it, since there is no other thread and we are suspended: clone(2), CLONE_VFORK.
+    let (pid, err) = unsafe {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let made = libc::mprotect(low.byte_add(GUARD), STACK - GUARD, access);
+        let pid = match made {
+            0 => {
+                let work = (&raw mut work).cast::<libc::c_void>();
+                libc::clone(enter, low.byte_add(STACK), flags, work, &raw mut pidfd)
+            }
+            _ => -1,
+        };
+        let err = std::io::Error::last_os_error();
+        libc::munmap(low, STACK);
+        (pid, err)
+    };
+    if pid == -1 { Err(err) } else { Ok(child(pid, pidfd)) }
+}
+
+/// Fails unless there is but one thread: what the others hold or wait for, a child would not have.
+fn refuse_threads() -> std::io::Result<()> {
+    // One that was joined has ended, but for what the kernel still does about it.
+    for _ in 0..10_000 {
+        // SAFETY: for a process with one thread this changes nothing, for another it fails: unshare(2).
+        if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
+            return Ok(());
+        }
+        std::thread::yield_now();
+    }
+    Err(std::io::Error::other("this process has several threads"))
+}
+
+/// Returns a new child as the kernel has given it to us.
+fn child(pid: i32, pidfd: i32) -> (rustix::process::Pid, std::os::fd::OwnedFd) {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    let pidfd = unsafe { std::os::fd::OwnedFd::from_raw_fd(pidfd) };
+    // A process id is positive.
+    (rustix::process::Pid::from_raw(pid).unwrap(), pidfd)
+}
+
+/// Closes a child's copy of a descriptor that its parent owns, and goes on owning.
+///
+/// For a child that never returns to where it came from, so that nobody closes it again.
+pub fn close_copy(fd: &std::os::fd::OwnedFd) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: a descriptor is closed in the table of this process; no memory is involved.
+    unsafe { libc::close(fd.as_raw_fd()) };
 }
 
 /// Changes the attributes of the mount that `mount` is open on, and of those below it if `recursive`.

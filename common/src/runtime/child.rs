@@ -1,7 +1,8 @@
 //! The loop that does the operations, in the process that becomes the command.
 //!
 //! It runs between clone and exec: what it says, it says by the number of the
-//! operation and an errno, eight bytes over a pipe that closes on exec.
+//! operation and an errno, eight bytes over a pipe that closes on exec. It may
+//! run in its parent's memory, so it changes nothing there that the parent uses afterwards.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,20 +60,27 @@ impl<T> In<T> for rustix::io::Result<T> {
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 const PIPEFS_MAGIC: i64 = 0x5049_5045;
 
-/// What the child was born with.
+/// What the child was born with. All of it is its parent's.
+#[derive(Clone, Copy)]
 pub(super) struct Birth<'a> {
     pub plan: &'a Plan,
     pub filter: Option<&'a Filter>,
+    /// Its standard input, if not the parent's.
+    pub stdin: Option<&'a OwnedFd>,
     /// Where a failure is reported to.
-    pub report: OwnedFd,
+    pub report: &'a OwnedFd,
     /// Read to its end once the user namespace has its mappings.
-    pub mapped: Option<OwnedFd>,
+    pub mapped: Option<&'a OwnedFd>,
+    /// Its network namespace, if that is made already, and the loopback interface in it is up.
+    pub network: Option<&'a OwnedFd>,
     /// The root, if it is made already.
-    pub root: Option<OwnedFd>,
+    pub root: Option<&'a OwnedFd>,
     /// Our own program, read-only, and the role that it plays.
-    pub own: Option<(OwnedFd, &'static CStr)>,
+    pub own: Option<(&'a OwnedFd, &'static CStr)>,
     /// Where the terminal is sent to.
-    pub terminal: Option<OwnedFd>,
+    pub terminal: Option<&'a OwnedFd>,
+    /// What is the parent's alone.
+    pub parents: [Option<&'a OwnedFd>; 3],
 }
 
 /// The process, on its way.
@@ -118,12 +126,16 @@ impl<'a> Child<'a> {
 
     /// Returns where a failure is reported to.
     pub(super) fn report(&self) -> &OwnedFd {
-        &self.birth.report
+        self.birth.report
     }
 
     fn perform(&mut self, op: &'a Op) -> Result<()> {
         match op {
             Op::BecomeRoot => self.become_root(),
+            Op::Network => match self.birth.network {
+                Some(network) => enter(network, Kind::Network),
+                None => Ok(()), // it was born in its own
+            },
             Op::Join { kind, path } => join(*kind, path),
             Op::Session => Ok(process::setsid().map(drop)?),
             Op::JoinCgroup(tasks) => write_file(CWD, tasks, b"0"),
@@ -131,7 +143,7 @@ impl<'a> Child<'a> {
             Op::OomScore(score) => oom_score(*score),
             Op::Guard { .. } => {
                 if self.birth.own.is_none() {
-                    self.last = last::program(&self.birth.report)?;
+                    self.last = last::program(self.birth.report)?;
                 }
                 Ok(())
             }
@@ -152,7 +164,10 @@ impl<'a> Child<'a> {
             }
             Op::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
             Op::Domainname(name) => Ok(rustix::system::setdomainname(name.as_bytes())?),
-            Op::Loopback => Ok(sys::loopback_up()?),
+            Op::Loopback => match self.birth.network {
+                Some(_) => Ok(()),
+                None => Ok(sys::loopback_up()?),
+            },
             Op::Pivot => self.pivot(),
             Op::Limit(limit) => Ok(sys::set_limit(limit.resource, limit.soft, limit.hard)?),
             Op::Keyring => match sys::join_session_keyring() {
@@ -186,7 +201,7 @@ impl<'a> Child<'a> {
     }
 
     fn become_root(&mut self) -> Result<()> {
-        if let Some(mapped) = &self.birth.mapped {
+        if let Some(mapped) = self.birth.mapped {
             let mut byte = [0];
             rustix::io::retry_on_intr(|| rustix::io::read(mapped, &mut byte))?;
         }
@@ -207,8 +222,8 @@ impl<'a> Child<'a> {
     /// Mounts the root over the host's: nobody sees it there, since nothing looks up `/` itself, until the pivot.
     fn mount_root(&mut self, rootfs: &Root, devices: bool, slave: bool) -> Result<()> {
         let nodev = if devices { 0 } else { linux_attr::NODEV };
-        let mount = match (self.birth.root.take(), rootfs) {
-            (Some(mount), _) => mount,
+        let mount = match (self.birth.root, rootfs) {
+            (Some(mount), _) => rustix::io::fcntl_dupfd_cloexec(mount, 3)?,
             (None, Root::Dir(dir)) => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE
                     | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -329,7 +344,7 @@ impl<'a> Child<'a> {
             let target = self.make_file(Path::new("dev/console")).part(Part::Target)?;
             attach(&tree, &target, "").part(Part::Target)?;
         }
-        let socket = self.birth.terminal.as_ref().ok_or(Errno::INVAL)?;
+        let socket = self.birth.terminal.ok_or(Errno::INVAL)?;
         terminal::send(socket, &master)?;
         rustix::process::ioctl_tiocsctty(&slave)?;
         rustix::stdio::dup2_stdin(&slave)?;
@@ -423,7 +438,7 @@ impl<'a> Child<'a> {
         process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // It may have died before: then nobody reads our report.
         let mut fds =
-            [rustix::event::PollFd::new(&self.birth.report, rustix::event::PollFlags::empty())];
+            [rustix::event::PollFd::new(self.birth.report, rustix::event::PollFlags::empty())];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut fds, Some(&now))?;
         match fds[0].revents().contains(rustix::event::PollFlags::ERR) {
@@ -476,11 +491,11 @@ impl<'a> Child<'a> {
     fn exec(&mut self) -> Errno {
         let plan = self.birth.plan;
         let Some(command) = &self.command else { return Errno::NOENT };
-        if let Some((own, role)) = &self.birth.own {
-            return last::exec_own(own, role, command, &plan.args, &plan.env, &self.birth.report);
+        if let Some((own, role)) = self.birth.own {
+            return last::exec_own(own, role, command, &plan.args, &plan.env, self.birth.report);
         }
         match &self.last {
-            Some(last) => last::exec(last, command, &plan.args, &plan.env, &self.birth.report),
+            Some(last) => last::exec(last, command, &plan.args, &plan.env, self.birth.report),
             None => last::exec_directly(command, &plan.args, &plan.env),
         }
     }
@@ -576,14 +591,17 @@ fn is_proc(fd: impl AsFd) -> rustix::io::Result<()> {
 }
 
 fn join(kind: Kind, path: &Path) -> Result<()> {
-    let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    enter(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, kind)
+}
+
+fn enter(namespace: impl AsFd, kind: Kind) -> Result<()> {
     let kind = match kind {
         Kind::Network => thread::LinkNameSpaceType::Network,
         Kind::Ipc => thread::LinkNameSpaceType::InterProcessCommunication,
         Kind::Uts => thread::LinkNameSpaceType::HostNameAndNISDomainName,
         Kind::Cgroup => thread::LinkNameSpaceType::ControlGroup,
     };
-    Ok(thread::move_into_link_name_space(file.as_fd(), Some(kind))?)
+    Ok(thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?)
 }
 
 fn unshare_cgroup() -> Result<()> {

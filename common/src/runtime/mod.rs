@@ -16,6 +16,7 @@ mod child;
 mod init;
 mod last;
 mod mount;
+mod network;
 mod op;
 mod plan;
 mod process;
@@ -24,6 +25,7 @@ mod terminal;
 
 pub use init::init;
 pub use mount::CgroupView;
+pub use network::Ahead;
 pub use op::{Bind, Filesystem, Kind, Limit, Node, Op, Part};
 pub use plan::{Mappings, Plan, Surrounding, plan};
 pub use process::{CannotRun, Ended, Io, Running, start};

@@ -16,6 +16,8 @@ use crate::snapshot::Root;
 pub enum Op {
     /// Waits until the user namespace has its mappings, and takes on its id 0.
     BecomeRoot,
+    /// Enters its network namespace, if that was made ahead.
+    Network,
     /// Enters a namespace that exists.
     Join {
         /// Which.
@@ -274,6 +276,7 @@ impl Display for Op {
         let inside = |path: &Path| format!("/{}", path.display());
         match self {
             Op::BecomeRoot => write!(f, "become root in the user namespace"),
+            Op::Network => write!(f, "enter the network namespace"),
             Op::Join { kind, path } => {
                 let kind = format!("{kind:?}").to_lowercase();
                 write!(f, "enter the {kind} namespace {}", path.display())

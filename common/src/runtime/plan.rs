@@ -75,7 +75,7 @@ const CLONE_NEWUTS: u64 = 0x0400_0000;
 const CLONE_NEWIPC: u64 = 0x0800_0000;
 const CLONE_NEWUSER: u64 = 0x1000_0000;
 const CLONE_NEWPID: u64 = 0x2000_0000;
-const CLONE_NEWNET: u64 = 0x4000_0000;
+pub(super) const CLONE_NEWNET: u64 = 0x4000_0000;
 
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -119,6 +119,9 @@ pub fn plan(spec: &Spec, rootfs: &Root, surrounding: &Surrounding) -> Result<Pla
     let mut ops = Vec::with_capacity(64);
     if namespaces.flags & CLONE_NEWUSER != 0 {
         ops.push(Op::BecomeRoot);
+    }
+    if namespaces.flags & CLONE_NEWNET != 0 {
+        ops.push(Op::Network);
     }
     for (kind, path) in &namespaces.joined {
         ops.push(Op::Join { kind: *kind, path: path.clone() });

@@ -9,11 +9,12 @@ use anyhow::{Context, Error, Result, anyhow};
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitId, WaitIdOptions};
+use rustix::process::{DumpableBehavior, Pid, WaitId, WaitIdOptions};
 
 use super::child::{Birth, Child, Failure};
+use super::network::Ahead;
 use super::op::{Op, Part};
-use super::plan::{Mappings, Plan};
+use super::plan::{CLONE_NEWNET, Mappings, Plan};
 use super::seccomp;
 use super::{init, last, terminal};
 use crate::error::{At, Hint};
@@ -28,6 +29,8 @@ pub struct Io {
     pub root: Option<OwnedFd>,
     /// The version 2 cgroup that it is born in.
     pub cgroup: Option<OwnedFd>,
+    /// A network namespace that was made ahead, for a container that wants one of its own.
+    pub network: Option<Ahead>,
 }
 
 /// A container's first process, started.
@@ -99,7 +102,7 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
     };
     let own = own.map(|own| (own, if init { init::INIT } else { init::EXEC }));
 
-    let (report, reported) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (reported, report) = pipe_with(PipeFlags::CLOEXEC)?;
     let (mapped, mapping) = match &plan.mappings {
         Some(_) => pipe_with(PipeFlags::CLOEXEC).map(|(read, write)| (Some(read), Some(write)))?,
         None => (None, None),
@@ -117,24 +120,25 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
         false => (None, None),
     };
 
-    let cgroup = io.cgroup.as_ref().map(AsFd::as_fd);
-    let Some((pid, pidfd)) = sys::clone3(plan.namespaces, cgroup)
-        .context("cannot make the namespaces")
-        .hint(|| namespaces_hint(plan))?
-    else {
-        drop((report, mapping, ours));
-        let birth = Birth {
-            plan,
-            filter: filter.as_ref(),
-            report: reported,
-            mapped,
-            terminal: theirs,
-            root: io.root,
-            own,
-        };
-        born(birth, io.stdin)
+    // One that belongs to a user namespace is made in it.
+    let wanted = plan.namespaces & CLONE_NEWNET != 0 && plan.mappings.is_none();
+    let network = io.network.filter(|_| wanted).and_then(Ahead::finish);
+    let birth = Birth {
+        plan,
+        filter: filter.as_ref(),
+        stdin: io.stdin.as_ref(),
+        report: &report,
+        mapped: mapped.as_ref(),
+        root: io.root.as_ref(),
+        network: network.as_ref(),
+        own: own.as_ref().map(|(own, role)| (own, *role)),
+        terminal: theirs.as_ref(),
+        parents: [Some(&reported), mapping.as_ref(), ours.as_ref()],
     };
-    drop((reported, mapped, theirs, own));
+    let (pid, pidfd) = clone(birth, io.cgroup.as_ref())
+        .context("cannot make the namespaces")
+        .hint(|| namespaces_hint(plan))?;
+    drop((report, mapped, theirs, own, network, io.stdin, io.root, io.cgroup));
     let mut running = Running { pid, pidfd, terminal: None };
 
     let maps = match (&plan.mappings, mapping) {
@@ -151,7 +155,7 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
         return Err(err);
     }
     let mut record = [0; 8];
-    let length = rustix::io::retry_on_intr(|| rustix::io::read(&report, &mut record))?;
+    let length = rustix::io::retry_on_intr(|| rustix::io::read(&reported, &mut record))?;
     match length {
         0 => {}
         8 => {
@@ -171,12 +175,36 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
     Ok(running)
 }
 
-/// Becomes the container's process.
-fn born(birth: Birth, stdin: Option<OwnedFd>) -> ! {
+/// Makes the child, in new namespaces; returns it and its pidfd.
+fn clone(birth: Birth, cgroup: Option<&OwnedFd>) -> std::io::Result<(Pid, OwnedFd)> {
+    let mut namespaces = birth.plan.namespaces;
+    if birth.network.is_some() {
+        namespaces &= !CLONE_NEWNET;
+    }
+    // One that waits for its mappings needs us at the same time, and clone(2) knows no cgroup.
+    if birth.mapped.is_some() || cgroup.is_some() {
+        let cgroup = cgroup.map(AsFd::as_fd);
+        return match sys::clone3(namespaces, cgroup)? {
+            Some(made) => Ok(made),
+            None => sys::exit(live(birth)),
+        };
+    }
+    let dumpable = rustix::process::dumpable_behavior()?;
+    let made = sys::clone_in_place(namespaces, &mut || live(birth));
+    // That nobody may look into the child holds for its memory, which is ours.
+    if dumpable == DumpableBehavior::Dumpable {
+        rustix::process::set_dumpable_behavior(dumpable)?;
+    }
+    made
+}
+
+/// Becomes the container's process; returns the exit status if that failed.
+fn live(birth: Birth) -> i32 {
     // Nothing above knows that this is a child, so a panic may not reach it.
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         sys::reset_signals();
-        if let Some(stdin) = &stdin {
+        birth.parents.into_iter().flatten().for_each(sys::close_copy);
+        if let Some(stdin) = birth.stdin {
             let _ = rustix::stdio::dup2_stdin(stdin);
         }
         sys::close_on_exec_from(3);
@@ -184,7 +212,7 @@ fn born(birth: Birth, stdin: Option<OwnedFd>) -> ! {
         let (number, Failure { part, errno }) = child.run();
         let _ = rustix::io::write(child.report(), &record(number, part, errno));
     }));
-    sys::exit(if caught.is_ok() { 125 } else { 124 })
+    if caught.is_ok() { 125 } else { 124 }
 }
 
 /// A failure as the child reports it: the errno, the number of the operation, its part.

@@ -14,7 +14,7 @@ use common::error::At;
 use common::overlay::{Overlay, Upper};
 use common::platform::Platform;
 use common::runtime::cgroup::{self, Cgroup};
-use common::runtime::{self, CgroupView, Io, Plan, Surrounding};
+use common::runtime::{self, Ahead, CgroupView, Io, Plan, Surrounding};
 use common::snapshot::{Root, Snapshot};
 use common::store::Store;
 use common::userns::{self, Mapping, Range};
@@ -23,7 +23,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
 
-use crate::options::{Options, Target};
+use crate::options::{Network, Options, Target};
 use crate::supervise::Supervision;
 use crate::terminal::Terminal;
 use crate::{apply, pull};
@@ -42,6 +42,8 @@ struct Made {
     entered: bool,
     /// The limits of the spec were chosen by somebody, and not by us.
     asked: bool,
+    /// Its network namespace, on its way.
+    network: Option<Ahead>,
     /// Keeps the layers from being removed.
     _snapshot: Option<Snapshot>,
 }
@@ -80,6 +82,7 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
     let store = options.root.open()?;
     let found = pull::find(operand, &store, options.pull)?;
     let mapping = userns::ensure_root()?;
+    let network = network(options);
     let image = found.layout.resolve(&found.desc, &Platform::host())?;
     let name = match &found.name {
         Some(name) => name.to_string(),
@@ -108,13 +111,23 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
     })();
     let (root, (spec, entered), mount) = or_remove(&mut container, prepared)?;
     let mount = matches!(root, Root::Overlay(_)).then_some(mount);
-    Ok(Made { container, spec, root, mount, entered, asked: false, _snapshot: Some(snapshot) })
+    Ok(Made {
+        container,
+        spec,
+        root,
+        mount,
+        entered,
+        asked: false,
+        network,
+        _snapshot: Some(snapshot),
+    })
 }
 
 /// Makes the container of a bare tree, with Docker's defaults.
 fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
     let store = options.root.open()?; // ours, which it would not be as root of a namespace
     let mapping = userns::ensure_root()?;
+    let network = network(options);
     let mut container = create(&store, options)?;
     let prepared = (|| {
         let dir = std::path::absolute(dir).at(dir)?;
@@ -126,22 +139,26 @@ fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
         Ok((root, spec))
     })();
     let (root, (spec, entered)) = or_remove(&mut container, prepared)?;
-    Ok(Made { container, spec, root, mount: None, entered, asked: false, _snapshot: None })
+    Ok(Made { container, spec, root, mount: None, entered, asked: false, network, _snapshot: None })
 }
 
 /// Makes the container of a bundle, as its config.json says.
 fn bundle_in(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
     let store = options.root.open()?; // ours, which it would not be as root of a namespace
+    // A user's is made once it is clear which user namespace it belongs to.
+    let root = rustix::process::geteuid().is_root();
+    let ahead = root.then(|| network(options)).flatten();
     let path = dir.join("config.json");
     let file = File::open(&path).at(&path)?;
     let size = file.metadata().at(&path)?.len();
     anyhow::ensure!(size <= CONFIG_LIMIT, "{}: larger than {CONFIG_LIMIT} bytes", path.display());
     let bytes = std::fs::read(&path).at(&path)?;
     let mut spec: Spec = serde_json::from_slice(&bytes).at(&path)?;
-    let entered = match in_user_namespace()? || rustix::process::geteuid().is_root() {
+    let entered = match in_user_namespace()? || root {
         true => false,
         false => enter(&spec).context(path.display().to_string())?,
     };
+    let network = if root { ahead } else { network(options) };
     let root = spec.root().as_ref().with_context(|| format!("{}: no root", path.display()))?;
     let root = std::path::absolute(dir.join(root.path())).at(dir)?;
     let tree = open(&root)?;
@@ -150,7 +167,12 @@ fn bundle_in(options: &Options, dir: &Path, command: &[String]) -> Result<Made> 
     let mut container = create(&store, options)?;
     container.status.image = dir.display().to_string();
     let root = Root::Dir(root);
-    Ok(Made { container, spec, root, mount: None, entered, asked: true, _snapshot: None })
+    Ok(Made { container, spec, root, mount: None, entered, asked: true, network, _snapshot: None })
+}
+
+/// Begins to make the network namespace that the container will most likely want.
+fn network(options: &Options) -> Option<Ahead> {
+    (options.network != Some(Network::Host)).then(Ahead::begin).flatten()
 }
 
 /// Enters the user namespace that `spec` asks for, or else one of our own choice; returns whether it was the former.
@@ -251,7 +273,7 @@ fn names(
     spec: &mut Spec,
 ) -> Result<()> {
     let hostname = spec.hostname().clone().unwrap_or_default();
-    let host = options.network == Some(crate::options::Network::Host);
+    let host = options.network == Some(Network::Host);
     let read = |path: &str| std::fs::read(path).unwrap_or_default();
     let hosts = match host {
         true => read("/etc/hosts"),
@@ -284,7 +306,7 @@ fn names(
 
 /// Starts the container, and stays until it has ended.
 fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8> {
-    let Made { mut container, mut spec, root, mount, entered, asked, _snapshot } = made;
+    let Made { mut container, mut spec, root, mount, entered, asked, network, _snapshot } = made;
     let containers = container.dir().parent().unwrap_or(Path::new("/")).to_owned();
     let started = (|| {
         let terminal = agree(&mut spec, terminal)?;
@@ -311,16 +333,17 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
             },
             root: mount,
             cgroup: cgroup.as_ref().map(Cgroup::open).transpose()?.flatten(),
+            network,
         };
         container.status.command =
             spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
-        container.write("config.json", &serde_json::to_vec(&spec)?)?;
         let supervision = Supervision::new(options.timeout)?;
         let running = runtime::start(&plan, &spec, io)?;
         container.status.pid = Some(running.pid.as_raw_nonzero().get());
         container.status.started = Some(container::now());
         container.status.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
-        let saved = container.save();
+        // While it runs already: nobody needs these files to start it.
+        let saved = write_config(&container, &spec).and_then(|()| container.save());
         if saved.is_err() {
             running.kill();
         }
@@ -347,6 +370,12 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
         container.save()?;
     }
     Ok(ended.status)
+}
+
+/// Writes the spec that the container runs with into its directory.
+fn write_config(container: &Container, spec: &Spec) -> Result<()> {
+    container.write("config.json", &serde_json::to_vec(spec)?)?;
+    Ok(())
 }
 
 /// Returns whether the first process is number 1, whom no signal kills that it does not handle.
