@@ -7,19 +7,17 @@
 use std::io::{ErrorKind, Read};
 
 use anyhow::{Result, anyhow, bail, ensure};
-use flate2::{Crc, Decompress, FlushDecompress, Status};
+use flate2::{Decompress, FlushDecompress, Status};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
+use super::stream::{Buffer, Source};
 use crate::digest::{Digest, Hasher};
-
-/// How much of the blob is read at once.
-const INPUT: u64 = 256 << 10;
 
 /// The largest window of a zstd frame, as a power of two: 128 MiB, what `zstd --long` writes.
 const ZSTD_WINDOW: u32 = 27;
 
 /// A blob that hashes itself as it is read, and is an error at its end if it is not what its descriptor says.
-struct Blob<R> {
+pub(super) struct Blob<R> {
     reader: R,
     hasher: Option<Hasher>,
     digest: Digest,
@@ -28,6 +26,16 @@ struct Blob<R> {
 }
 
 impl<R: Read> Blob<R> {
+    /// Reads `reader`, which must have this digest and size.
+    pub(super) fn new(reader: R, digest: Digest, size: u64) -> Self {
+        Blob { reader, hasher: Some(digest.hasher()), digest, size, seen: 0 }
+    }
+
+    /// Returns the size that it must have.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Reads some bytes; none only at the verified end.
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let Some(hasher) = &mut self.hasher else { return Ok(0) };
@@ -59,12 +67,24 @@ impl<R: Read> Blob<R> {
     }
 }
 
+impl<R: Read> Source for Blob<R> {
+    fn next(&mut self, mut used: Buffer) -> Result<Buffer> {
+        used.len = 0;
+        while used.len < used.bytes.len() {
+            match self.read(&mut used.bytes[used.len..])? {
+                0 => break,
+                n => used.len += n,
+            }
+        }
+        Ok(used)
+    }
+}
+
 /// Reads a blob and gives the tar that is in it.
-pub(super) struct Inflater<R> {
-    blob: Blob<R>,
-    input: Box<[u8]>,
+pub(super) struct Inflater<S> {
+    blob: S,
+    input: Buffer,
     start: usize,
-    end: usize,
     format: Format,
     given: u64,
     limit: u64,
@@ -86,7 +106,7 @@ enum Format {
 /// gzip decoder, and a layer may have a member for each of its files (eStargz).
 struct Gzip {
     inflate: Decompress,
-    crc: Crc,
+    crc: crc32fast::Hasher,
     stage: Stage,
 }
 
@@ -98,19 +118,10 @@ enum Stage {
     Between,
 }
 
-impl<R: Read> Inflater<R> {
-    /// Reads `blob`, which must have this digest and size, and gives at most `limit` bytes.
-    pub(super) fn new(blob: R, digest: Digest, size: u64, limit: u64) -> Self {
-        let hasher = Some(digest.hasher());
-        Inflater {
-            blob: Blob { reader: blob, hasher, digest, size, seen: 0 },
-            input: vec![0; size.clamp(16, INPUT) as usize].into(),
-            start: 0,
-            end: 0,
-            format: Format::Unknown,
-            given: 0,
-            limit,
-        }
+impl<S: Source> Inflater<S> {
+    /// Reads `blob` by way of `input`, and gives at most `limit` bytes.
+    pub(super) fn new(blob: S, input: Buffer, limit: u64) -> Self {
+        Inflater { blob, input, start: 0, format: Format::Unknown, given: 0, limit }
     }
 
     /// Fills `out` with the tar's next bytes, completely unless the tar ends there.
@@ -128,9 +139,9 @@ impl<R: Read> Inflater<R> {
     /// Returns why the blob cannot be inflated: what `err` says, unless it is not the right blob at all.
     fn blame(&mut self, err: anyhow::Error) -> anyhow::Error {
         loop {
-            match self.blob.read(&mut self.input) {
-                Ok(0) => return err,
-                Ok(_) => {}
+            match self.blob.next(std::mem::replace(&mut self.input, Buffer::empty())) {
+                Ok(next) if next.len == 0 => return err,
+                Ok(next) => self.input = next,
                 Err(corrupt) => return corrupt,
             }
         }
@@ -157,33 +168,27 @@ impl<R: Read> Inflater<R> {
 
     /// Makes sure that there is input; false at the end of the blob.
     fn more(&mut self) -> Result<bool> {
-        if self.start == self.end {
+        if self.start == self.input.len {
             self.start = 0;
-            self.end = self.blob.read(&mut self.input)?;
+            self.input = self.blob.next(std::mem::replace(&mut self.input, Buffer::empty()))?;
         }
-        Ok(self.start < self.end)
+        Ok(self.start < self.input.len)
     }
 
     /// Takes the next byte, which must be there.
     fn byte(&mut self) -> Result<u8> {
         ensure!(self.more()?, "truncated: it ends within a gzip header");
         self.start += 1;
-        Ok(self.input[self.start - 1])
+        Ok(self.input.bytes[self.start - 1])
     }
 
     fn detect(&mut self) -> Result<Format> {
-        while self.end < 6 {
-            let n = self.blob.read(&mut self.input[self.end..])?;
-            if n == 0 {
-                break;
-            }
-            self.end += n;
-        }
-        match &self.input[..self.end] {
+        self.more()?;
+        match &self.input.bytes[..self.input.len] {
             [] => Ok(Format::End),
             [0x1f, 0x8b, ..] => Ok(Format::Gzip(Box::new(Gzip {
                 inflate: Decompress::new(false),
-                crc: Crc::new(),
+                crc: crc32fast::Hasher::new(),
                 stage: Stage::Header,
             }))),
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
@@ -199,16 +204,13 @@ impl<R: Read> Inflater<R> {
     }
 
     fn plain(&mut self, out: &mut [u8]) -> Result<usize> {
-        if self.start < self.end {
-            let n = out.len().min(self.end - self.start);
-            out[..n].copy_from_slice(&self.input[self.start..self.start + n]);
-            self.start += n;
-            return Ok(n);
-        }
-        let n = self.blob.read(out)?;
-        if n == 0 {
+        if !self.more()? {
             self.format = Format::End;
+            return Ok(0);
         }
+        let n = out.len().min(self.input.len - self.start);
+        out[..n].copy_from_slice(&self.input.bytes[self.start..self.start + n]);
+        self.start += n;
         Ok(n)
     }
 
@@ -256,7 +258,7 @@ impl<R: Read> Inflater<R> {
         ensure!(self.more()?, "truncated: it ends within a gzip member");
         let Format::Gzip(gzip) = &mut self.format else { return Ok(0) };
         let (read, written) = (gzip.inflate.total_in(), gzip.inflate.total_out());
-        let input = &self.input[self.start..self.end];
+        let input = &self.input.bytes[self.start..self.input.len];
         let status = gzip
             .inflate
             .decompress(input, out, FlushDecompress::None)
@@ -265,7 +267,7 @@ impl<R: Read> Inflater<R> {
         let n = (gzip.inflate.total_out() - written) as usize;
         gzip.crc.update(&out[..n]);
         if status == Status::StreamEnd {
-            let (crc, len) = (gzip.crc.sum(), gzip.inflate.total_out() as u32);
+            let (crc, len) = (gzip.crc.clone().finalize(), gzip.inflate.total_out() as u32);
             gzip.stage = Stage::Between;
             let mut tail = [0; 8];
             for byte in &mut tail {
@@ -282,16 +284,16 @@ impl<R: Read> Inflater<R> {
             self.format = Format::End;
             return Ok(0);
         }
-        if self.input[self.start] != 0 {
+        if self.input.bytes[self.start] != 0 {
             let Format::Gzip(gzip) = &mut self.format else { return Ok(0) };
             gzip.stage = Stage::Header;
             return Ok(0);
         }
         // Tapes and some tools pad with zeros: gzip(1).
         while self.more()? {
-            let zeros = self.input[self.start..self.end].iter().all(|byte| *byte == 0);
-            ensure!(zeros, "corrupt: garbage behind the gzip data");
-            self.start = self.end;
+            let rest = &self.input.bytes[self.start..self.input.len];
+            ensure!(rest.iter().all(|byte| *byte == 0), "corrupt: garbage behind the gzip data");
+            self.start = self.input.len;
         }
         self.format = Format::End;
         Ok(0)
@@ -304,7 +306,7 @@ impl<R: Read> Inflater<R> {
             self.format = Format::End;
             return Ok(0);
         }
-        let mut input = InBuffer::around(&self.input[self.start..self.end]);
+        let mut input = InBuffer::around(&self.input.bytes[self.start..self.input.len]);
         let mut output = OutBuffer::around(out);
         let hint = context.decompress_stream(&mut output, &mut input).map_err(zstd_error)?;
         *inside = hint != 0;

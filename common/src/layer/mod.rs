@@ -31,7 +31,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use self::dirs::Dirs;
 use self::entry::Entries;
 use self::extract::Extract;
-use self::inflate::Inflater;
+use self::inflate::Blob;
 use self::whiteout::Made;
 use crate::digest::Digest;
 use crate::image;
@@ -129,11 +129,11 @@ impl Tree {
             bail!("not a layer: its media type is {:?}", image::media_type(desc));
         }
         let Options { owners, limits } = self.options;
-        let inflater = Inflater::new(blob, *digest, desc.size(), limits.size);
+        let blob = Blob::new(blob, *digest, desc.size());
         let made = Made::new(std::mem::take(&mut self.empty));
         let dirs = Dirs::new(self.root.try_clone()?, self.privileged, made)?;
         let extract = Extract::new(dirs, owners, limits, self.privileged, self.umask);
-        stream::run(inflater, desc.size(), |mut stream| {
+        stream::run(blob, limits.size, |mut stream| {
             if let Some(diff_id) = diff_id {
                 stream.hash_like(diff_id);
             }
@@ -152,8 +152,8 @@ impl Tree {
 /// Reads a layer through, as [`Tree::apply`] does, and makes no file of it.
 pub fn scan(blob: impl Read + Send, desc: &Descriptor) -> Result<Applied> {
     let limits = Limits::default();
-    let inflater = Inflater::new(blob, image::digest(desc)?, desc.size(), limits.size);
-    stream::run(inflater, desc.size(), |stream| {
+    let blob = Blob::new(blob, image::digest(desc)?, desc.size());
+    stream::run(blob, limits.size, |stream| {
         let mut tar = Entries::new(stream);
         let mut entries = 0;
         while let Some(entry) = tar.next()? {

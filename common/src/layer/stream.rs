@@ -1,8 +1,8 @@
-//! The bytes of a tar on their way from the inflating thread to the unpacking one.
+//! The bytes of a tar on their way from the blob to the thread that unpacks.
 //!
 //! ```text
-//! read, hash the blob, inflate  --- full buffers -->  hash the tar, parse, create files
-//!                               <-- empty buffers --
+//! read, hash the blob  --- full -->  inflate  --- full -->  hash the tar, parse, create files
+//!                      <-- empty --           <-- empty --
 //! ```
 //!
 //! The buffers are few and go round, so memory does not grow with the layer,
@@ -10,11 +10,11 @@
 
 use std::io::Read;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, Scope};
 
 use anyhow::{Result, bail, ensure};
 
-use super::inflate::Inflater;
+use super::inflate::{Blob, Inflater};
 use crate::digest::{Digest, Hasher};
 
 /// The unit of a tar.
@@ -23,31 +23,36 @@ pub(super) const BLOCK: usize = 512;
 /// A buffer's size. A multiple of [`BLOCK`], so that no header straddles two.
 const BUFFER: usize = 256 << 10;
 
-/// How many buffers go round.
+/// How many buffers go round between two threads.
 const RING: usize = 6;
 
-/// A layer with less than this is done sooner than a second thread starts.
+/// A layer with less than this is done sooner than another thread starts.
 const SMALL: u64 = 64 << 10;
 
-/// Some of a tar's bytes: all that fit, unless they are the last.
-struct Buffer {
-    bytes: Box<[u8]>,
-    len: usize,
+/// Some bytes: all that fit, unless they are the last.
+pub(super) struct Buffer {
+    pub(super) bytes: Box<[u8]>,
+    pub(super) len: usize,
 }
 
 impl Buffer {
     fn new(size: usize) -> Buffer {
         Buffer { bytes: vec![0; size].into(), len: 0 }
     }
+
+    /// Returns what stands where a buffer was taken from.
+    pub(super) fn empty() -> Buffer {
+        Buffer { bytes: [].into(), len: 0 }
+    }
 }
 
-/// Where buffers come from. An empty one ends the tar.
-trait Source {
-    /// Takes a used buffer and gives the next one.
+/// Where buffers come from. An empty one ends the bytes.
+pub(super) trait Source {
+    /// Takes a used buffer, or one without room in its place, and gives the next one.
     fn next(&mut self, used: Buffer) -> Result<Buffer>;
 }
 
-impl<R: Read> Source for Inflater<R> {
+impl<S: Source> Source for Inflater<S> {
     fn next(&mut self, mut used: Buffer) -> Result<Buffer> {
         used.len = self.fill(&mut used.bytes)?;
         Ok(used)
@@ -57,60 +62,70 @@ impl<R: Read> Source for Inflater<R> {
 struct Ring {
     full: Receiver<Result<Buffer>>,
     empty: SyncSender<Buffer>,
+    ended: bool,
 }
 
 impl Source for Ring {
     fn next(&mut self, used: Buffer) -> Result<Buffer> {
+        if self.ended {
+            return Ok(Buffer { len: 0, ..used });
+        }
         // The other side is gone only when all is read or it failed, and `full` tells which.
         let _ = self.empty.send(used);
-        match self.full.recv() {
-            Ok(next) => next,
-            Err(_) => bail!("the thread that inflates has died"),
-        }
+        let Ok(next) = self.full.recv() else { bail!("the thread that was to read on has died") };
+        self.ended = !matches!(&next, Ok(buffer) if buffer.len > 0);
+        next
     }
 }
 
-/// Runs `consume` on the tar that `inflater` gives, on two threads if that pays.
+/// Lets `source` work ahead, in a thread of its own.
+fn ahead<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    mut source: impl Source + Send + 'scope,
+) -> Result<Ring> {
+    let (to_full, full) = sync_channel(RING);
+    let (empty, from_empty) = sync_channel::<Buffer>(RING);
+    thread::Builder::new().name(name.into()).spawn_scoped(scope, move || {
+        let mut new = RING - 1; // one is with whoever takes them
+        loop {
+            let buffer = match from_empty.try_recv() {
+                Ok(buffer) => buffer,
+                Err(_) if new > 0 => {
+                    new -= 1;
+                    Buffer::new(BUFFER)
+                }
+                Err(_) => match from_empty.recv() {
+                    Ok(buffer) => buffer,
+                    Err(_) => return, // nobody takes them any more
+                },
+            };
+            let next = source.next(buffer);
+            let last = !matches!(&next, Ok(buffer) if buffer.len > 0);
+            if to_full.send(next).is_err() || last {
+                return;
+            }
+        }
+    })?;
+    Ok(Ring { full, empty, ended: false })
+}
+
+/// Runs `consume` on the tar in `blob`, which may have `limit` bytes; on three threads if that pays.
 pub(super) fn run<R: Read + Send, T>(
-    mut inflater: Inflater<R>,
-    size: u64,
+    blob: Blob<R>,
+    limit: u64,
     consume: impl FnOnce(Stream) -> Result<T>,
 ) -> Result<T> {
+    let size = blob.size();
     if size < SMALL || thread::available_parallelism().map_or(1, usize::from) == 1 {
-        return consume(Stream::new(&mut inflater));
+        let input = Buffer::new(size.clamp(16, BUFFER as u64) as usize);
+        return consume(Stream::new(&mut Inflater::new(blob, input, limit)));
     }
     thread::scope(|scope| {
-        let (to_full, full) = sync_channel(RING);
-        let (empty, from_empty) = sync_channel::<Buffer>(RING);
-        let inflating =
-            thread::Builder::new().name("inflate".into()).spawn_scoped(scope, move || {
-                let mut new = RING - 1;
-                loop {
-                    let buffer = match from_empty.try_recv() {
-                        Ok(buffer) => buffer,
-                        Err(_) if new > 0 => {
-                            new -= 1;
-                            Buffer::new(BUFFER)
-                        }
-                        Err(_) => match from_empty.recv() {
-                            Ok(buffer) => buffer,
-                            Err(_) => return, // the consumer failed
-                        },
-                    };
-                    let next = inflater.next(buffer);
-                    let last = !matches!(&next, Ok(buffer) if buffer.len > 0);
-                    if to_full.send(next).is_err() || last {
-                        return;
-                    }
-                }
-            })?;
-        let mut ring = Ring { full, empty };
-        let result = consume(Stream::new(&mut ring));
-        drop(ring); // else the inflating thread waits for ever for a buffer
-        if inflating.join().is_err() && result.is_ok() {
-            bail!("the thread that inflates has died");
-        }
-        result
+        let blob = ahead(scope, "read", blob)?;
+        let mut tar = ahead(scope, "inflate", Inflater::new(blob, Buffer::new(BUFFER), limit))?;
+        // Once this one is gone, the others find nobody who waits for them, and end.
+        consume(Stream::new(&mut tar))
     })
 }
 
@@ -138,7 +153,7 @@ impl<'a> Stream<'a> {
     /// Makes sure that there are bytes; false at the end.
     fn more(&mut self) -> Result<bool> {
         if self.pos == self.buffer.len && !self.ended {
-            let used = std::mem::replace(&mut self.buffer, Buffer { bytes: [].into(), len: 0 });
+            let used = std::mem::replace(&mut self.buffer, Buffer::empty());
             self.buffer = self.source.next(used)?;
             self.pos = 0;
             self.count += self.buffer.len as u64;
