@@ -65,6 +65,7 @@ fn lines(plan: &Plan) -> Vec<String> {
 fn a_container_is_a_list_of_operations() {
     let plan = planned(config()).unwrap();
     let expected = "\
+enter the network namespace
 start a session
 seal the last program
 make all mounts private
