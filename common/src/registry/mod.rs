@@ -83,19 +83,14 @@ pub struct Options {
 impl Options {
     /// Returns what holds if the user says nothing.
     pub fn of_user() -> Options {
-        // Tests of the tools cannot wait for half a minute.
-        let millis = |name: &str, default| {
-            let value = std::env::var(name).ok().and_then(|value| value.parse().ok());
-            Duration::from_millis(value.unwrap_or(default))
-        };
         Options {
             verify: true,
             credentials: None,
             files: Files::of_user(None),
             certs: tls::directories(),
             retries: 4,
-            stall: millis("TARE_STALL_MS", 30_000),
-            backoff: millis("TARE_BACKOFF_MS", 400),
+            stall: Duration::from_secs(30),
+            backoff: Duration::from_millis(400),
             notice: None,
         }
     }
