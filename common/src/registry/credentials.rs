@@ -18,6 +18,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::thread;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use base64::Engine;
@@ -26,6 +27,7 @@ use serde::Deserialize;
 
 use crate::error::At;
 use crate::reference::DOCKER_HUB;
+use crate::registry::without_sigpipe;
 
 /// The largest file, and the longest answer of a helper, that is read.
 const LIMIT: u64 = 1 << 20;
@@ -252,8 +254,9 @@ fn ask(helper: &str, key: &str) -> Result<Option<Credentials>> {
         .spawn()
         .with_context(|| name.clone())?;
     if let Some(mut stdin) = child.stdin.take() {
+        let question = key.to_owned();
         // A helper that does not read its question has an exit status that says more.
-        let _ = stdin.write_all(key.as_bytes());
+        without_sigpipe(|| thread::spawn(move || stdin.write_all(question.as_bytes())));
     }
     let mut answer = Vec::new();
     if let Some(stdout) = child.stdout.take() {

@@ -25,6 +25,7 @@ use url::{Host, Url};
 
 use crate::error::Hint;
 use crate::registry::tls::{self, HostFiles};
+use crate::registry::without_sigpipe;
 
 /// Sends requests.
 pub struct Http {
@@ -131,7 +132,7 @@ impl Http {
         if !proxied {
             builder = builder.no_proxy();
         }
-        let client = builder.build()?;
+        let client = without_sigpipe(|| builder.build())?;
         clients.insert(key, client.clone());
         Ok(client)
     }

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use jiff::Timestamp;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use oci_spec::image::{Descriptor, MediaType};
 use serde::Deserialize;
 use url::{Host, Url};
@@ -308,6 +309,20 @@ impl<'a> Registry<'a> {
             return Err(refusal(&mut response))
                 .hint(|| format!("no such repository, or {}", auth::login(&self.domain)));
         }
+/// Starts something, and with it threads that do not end the program when they write to what is gone.
+///
+/// A tool dies of a write to a pipe that nobody reads, as stdout may be
+/// (`sys::reset_sigpipe`). That is no power for a registry that hangs up, or for a
+/// helper that does not listen: where SIGPIPE is blocked, the write fails with EPIPE.
+fn without_sigpipe<T>(start: impl FnOnce() -> T) -> T {
+    let before = SigSet::from(Signal::SIGPIPE).thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let started = start();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask(); // it was a mask until now
+    }
+    started
+}
+
         Ok(response)
     }
 }
