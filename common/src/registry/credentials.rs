@@ -27,7 +27,7 @@ use serde::Deserialize;
 
 use crate::error::At;
 use crate::reference::DOCKER_HUB;
-use crate::registry::without_sigpipe;
+use crate::registry::{sanitised, without_sigpipe};
 
 /// The largest file, and the longest answer of a helper, that is read.
 const LIMIT: u64 = 1 << 20;
@@ -270,7 +270,12 @@ fn ask(helper: &str, key: &str) -> Result<Option<Credentials>> {
         if text == "credentials not found in native keychain" {
             return Ok(None);
         }
-        bail!("{name}: {status}: {}", text.chars().take(200).collect::<String>());
+        // What should have been an answer may hold what nobody is to read.
+        let line = text.lines().next().filter(|line| !line.starts_with('{')).unwrap_or_default();
+        match sanitised(line, 200) {
+            line if line.is_empty() => bail!("{name}: {status}"),
+            line => bail!("{name}: {status}: {line}"),
+        }
     }
     let Ok(Answer { username, secret }) = serde_json::from_slice(&answer) else {
         bail!("{name}: its answer has no Username and Secret");
