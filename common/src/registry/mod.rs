@@ -194,7 +194,9 @@ impl<'a> Registry<'a> {
     }
 
     /// Returns the names of a repository's images, as the registry orders them, or the first `enough` and some more.
-    pub fn tags(&self, path: &str, enough: usize) -> Result<Vec<String>> {
+    ///
+    /// What fails is tried again `retries` times.
+    pub fn tags(&self, path: &str, enough: usize, retries: u32) -> Result<Vec<String>> {
         #[derive(Deserialize)]
         struct Page {
             tags: Option<Vec<String>>,
@@ -203,7 +205,8 @@ impl<'a> Registry<'a> {
         let mut seen = BTreeSet::new();
         let mut tags = Vec::new();
         for _ in 0..PAGES {
-            let (link, bytes) = Tries::new(self.options).until(|| {
+            let mut tries = Tries { retries, ..Tries::new(self.options) };
+            let (link, bytes) = tries.until(|| {
                 let mut response = self.get(path, &url, "application/json", None)?;
                 ensure!(response.status() == 200, refusal(&mut response));
                 Ok((
@@ -373,6 +376,7 @@ fn hop(from: &Url, location: &str, verify: bool) -> Result<Url> {
     }
     // reqwest would make a password of it.
     let _ = next.set_username("");
+    retries: u32,
     let _ = next.set_password(None);
     Ok(next)
 }
@@ -385,7 +389,7 @@ struct Tries<'a> {
 
 impl Tries<'_> {
     fn new(options: &Options) -> Tries<'_> {
-        Tries { options, failed: 0 }
+        Tries { options, retries: options.retries, failed: 0 }
     }
 
     /// Does it until it succeeds or fails for good.
@@ -406,7 +410,7 @@ impl Tries<'_> {
             (_, Some(refused)) => retry::may_pass(refused.status),
             _ => false,
         };
-        if !may_pass || self.failed >= self.options.retries {
+        if !may_pass || self.failed >= self.retries {
             return Err(err);
         }
         let mut pause = retry::pause(self.options.backoff, self.failed);

@@ -176,7 +176,7 @@ fn one<'a>(
     let registry =
         registries.entry(domain.to_owned()).or_insert_with(|| Registry::new(domain, options));
     let names = match args.all_tags {
-        true => all_tags(registry, name)?,
+        true => all_tags(registry, name, options.retries)?,
         false => vec![name.clone()],
     };
     let mut failed = false;
@@ -197,11 +197,11 @@ fn one<'a>(
     if failed { bail!("{}: not all tags", name.familiar()) } else { Ok(()) }
 }
 
-fn all_tags(registry: &Registry, name: &Reference) -> Result<Vec<Reference>> {
+fn all_tags(registry: &Registry, name: &Reference, retries: u32) -> Result<Vec<Reference>> {
     if name.repository().parse::<Reference>()? != *name {
         return Err(Usage(format!("{name}: with --all-tags, a name without tag and digest")).into());
     }
-    let tags = registry.tags(name.path(), usize::MAX).with_context(|| name.familiar())?;
+    let tags = registry.tags(name.path(), usize::MAX, retries).with_context(|| name.familiar())?;
     tags.iter().map(|tag| name.with_tag(tag)).collect()
 }
 
