@@ -144,14 +144,7 @@ impl<'a> Registry<'a> {
             let mut response = self.get(path, &url, &accept, None)?;
             ensure!(response.status() == 200, refusal(&mut response));
             // What a proxy calls it is no matter; what it did to it is.
-            if let Some(coding) = response.header("content-encoding")
-                && !coding.eq_ignore_ascii_case("identity")
-            {
-                bail!(
-                    "the manifest came encoded as {:?}, which was not asked for",
-                    sanitised(coding, 40)
-                );
-            }
+            encoded(&response)?;
             let media_type = response.header("content-type").unwrap_or_default().to_owned();
             let bytes = response.read_up_to(DOCUMENT_LIMIT)?;
             let size = bytes.len() as u64;
@@ -312,6 +305,10 @@ impl<'a> Registry<'a> {
             return Err(refusal(&mut response))
                 .hint(|| format!("no such repository, or {}", auth::login(&self.domain)));
         }
+        Ok(response)
+    }
+}
+
 /// Starts something, and with it threads that do not end the program when they write to what is gone.
 ///
 /// A tool dies of a write to a pipe that nobody reads, as stdout may be
@@ -324,10 +321,6 @@ fn without_sigpipe<T>(start: impl FnOnce() -> T) -> T {
         let _ = before.thread_set_mask(); // it was a mask until now
     }
     started
-}
-
-        Ok(response)
-    }
 }
 
 /// Sends a request and follows where it is sent, by rules. Secrets stay with the first origin.
@@ -376,7 +369,6 @@ fn hop(from: &Url, location: &str, verify: bool) -> Result<Url> {
     }
     // reqwest would make a password of it.
     let _ = next.set_username("");
-    retries: u32,
     let _ = next.set_password(None);
     Ok(next)
 }
@@ -384,6 +376,7 @@ fn hop(from: &Url, location: &str, verify: bool) -> Result<Url> {
 /// Counts the tries of one thing.
 struct Tries<'a> {
     options: &'a Options,
+    retries: u32,
     failed: u32,
 }
 
@@ -482,6 +475,16 @@ fn refusal(response: &mut Response) -> Refused {
         code: sanitised(&code, 40),
         message: sanitised(&message, 200),
         after,
+    }
+}
+
+/// Fails if a body was packed on its way to us: its bytes are not the ones that have the digest.
+fn encoded(response: &Response) -> Result<()> {
+    match response.header("content-encoding") {
+        Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
+            bail!("it came encoded as {:?}, which was not asked for", sanitised(coding, 40))
+        }
+        _ => Ok(()),
     }
 }
 
