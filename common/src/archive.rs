@@ -244,7 +244,7 @@ impl Contents {
 
 /// Checks that all that `desc` leads to is in the layout.
 fn check_whole(layout: &Layout, desc: &Descriptor, depth: usize) -> Result<()> {
-    ensure!(depth < 8, "indexes nest deeper than 8");
+    ensure!(depth < image::INDEX_DEPTH, "indexes nest deeper than {}", image::INDEX_DEPTH);
     let here = |desc: &Descriptor| -> Result<()> {
         let digest = image::digest(desc)?;
         ensure!(layout.has(&digest, desc.size()), Missing(digest));

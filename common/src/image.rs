@@ -12,6 +12,9 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest,
 use crate::digest::Digest;
 use crate::platform::Platform;
 
+/// How deep indexes may nest: the specification sets no limit, and nobody nests two.
+pub const INDEX_DEPTH: usize = 8;
+
 /// The most bytes that a manifest, an index or a config may have, as containers/image has it.
 pub const DOCUMENT_LIMIT: u64 = 4 << 20;
 
@@ -211,3 +214,6 @@ pub fn is_layer(media_type: &MediaType) -> bool {
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     )
 }
+
+#[cfg(test)]
+mod tests;

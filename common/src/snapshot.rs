@@ -35,10 +35,7 @@ use crate::layer::{Options, Owners, Tree};
 use crate::layout::{Layout, Resolved};
 use crate::overlay::{self, Overlay, Upper};
 use crate::tree;
-use crate::userns::Mapping;
-
-/// The inode of the initial user namespace: PROC_USER_INIT_INO, which is part of the kernel's ABI.
-const INITIAL_USERNS: u64 = 0xEFFF_FFFD;
+use crate::userns::{self, Mapping};
 
 /// The layers of an image, which stay as long as this value does.
 pub struct Snapshot {
@@ -423,9 +420,7 @@ struct Namespace {
 
 impl Namespace {
     fn current() -> Result<Namespace> {
-        let path = "/proc/self/ns/user";
-        let inner = fs::metadata(path).at(path)?.ino() != INITIAL_USERNS;
-        Ok(Namespace { mapping: Mapping::current()?, inner })
+        Ok(Namespace { mapping: Mapping::current()?, inner: userns::is_entered()? })
     }
 
     /// Returns the name of a layer's directory.

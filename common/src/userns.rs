@@ -16,7 +16,7 @@
 use std::fmt::{self, Display};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -270,6 +270,14 @@ pub fn ensure_root() -> Result<Mapping> {
     let mapping = Mapping::of_user()?;
     enter(&mapping)?;
     Ok(mapping)
+}
+
+/// Returns whether this process is in a user namespace that somebody made, and not in the host's.
+pub fn is_entered() -> Result<bool> {
+    /// PROC_USER_INIT_INO, which is part of the kernel's ABI.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    let path = "/proc/self/ns/user";
+    Ok(fs::metadata(path).at(path)?.ino() != INITIAL)
 }
 
 /// Makes this process root in a user namespace and a mount namespace of its own.

@@ -41,9 +41,6 @@ pub use write::{BlobWriter, NewBlob, SealedBlob, Writing, chosen_from};
 /// it; it has no name, as its other manifests are not here.
 pub const CHOSEN_FROM: &str = "tare.index.digest";
 
-/// How deep indexes may nest.
-const INDEX_DEPTH: usize = 8;
-
 /// The largest index.json that is read, in bytes: some 200,000 names.
 const INDEX_LIMIT: u64 = 64 << 20;
 
@@ -209,7 +206,7 @@ impl Layout {
     pub fn resolve(&self, desc: &Descriptor, platform: &Platform) -> Result<Resolved> {
         let mut desc = desc.clone();
         let mut chosen_from = None;
-        for _ in 0..INDEX_DEPTH {
+        for _ in 0..image::INDEX_DEPTH {
             let bytes = self.read(&desc)?;
             let subject = || format!("blob {}", desc.digest());
             match image::parse(&bytes, &image::media_type(&desc)).with_context(subject)? {
@@ -228,7 +225,7 @@ impl Layout {
                 }
             }
         }
-        bail!("indexes nest deeper than {INDEX_DEPTH}")
+        bail!("indexes nest deeper than {}", image::INDEX_DEPTH)
     }
 
     /// Takes the lock that keeps blobs from being pruned until they are named.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail, ensure};
 use common::digest::Digest;
 use common::error::{Hint, find};
-use common::image::{self, Document};
+use common::image::{self, Document, INDEX_DEPTH};
 use common::layout::{CHOSEN_FROM, Layout, Writing, chosen_from, wrong_platform};
 use common::platform::Platform;
 use common::reference::Reference;
@@ -15,8 +15,6 @@ use oci_spec::image::Descriptor;
 use crate::progress::Progress;
 use crate::{blobs, near};
 
-/// How deep indexes may nest, as the layout has it.
-const DEPTH: usize = 8;
 /// The most documents that one index leads to, and their bytes: they are held until all is here.
 const DOCUMENTS: usize = 1000;
 const DOCUMENT_BYTES: u64 = 64 << 20;
@@ -76,7 +74,7 @@ impl Pull<'_> {
     /// Returns what this digest leads to, if all of it is here.
     fn here(&self, digest: &Digest) -> Option<Descriptor> {
         let desc = self.layout.find_digest(digest).ok()?;
-        self.complete(&desc, DEPTH, &mut BTreeSet::new())
+        self.complete(&desc, INDEX_DEPTH, &mut BTreeSet::new())
     }
 
     /// `seen` holds what was begun with: an index may lead to one thing many times.
@@ -135,7 +133,7 @@ impl Pull<'_> {
             (Err(err), _) => return Err(err),
         };
         let mut parts = Parts::default();
-        let target = self.collect(registry, path, &desc, bytes, &mut parts, DEPTH)?;
+        let target = self.collect(registry, path, &desc, bytes, &mut parts, INDEX_DEPTH)?;
         self.progress.begin(name, &parts.blobs);
         // Chosen from an index, it is for the right platform. Else its config says what it is for.
         let chosen = target.digest() != desc.digest() || self.all_platforms;
@@ -184,7 +182,7 @@ impl Pull<'_> {
                 }
                 return Ok(plain(desc));
             }
-            Document::Index(_) if depth == 0 => bail!("indexes nest deeper than {DEPTH}"),
+            Document::Index(_) if depth == 0 => bail!("indexes nest deeper than {INDEX_DEPTH}"),
             Document::Index(index) => index,
         };
         if self.all_platforms {
