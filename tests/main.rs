@@ -16,4 +16,5 @@ mod img_unpack;
 mod man;
 mod peers;
 mod pipelines;
+mod registry_faults;
 mod stdout;
