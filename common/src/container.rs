@@ -94,59 +94,39 @@ pub enum Log {
 impl Container {
     /// Makes a container in the directory `containers`, with a new id. `rm` marks it to be removed when it has ended.
     pub fn create(containers: &Path, name: Option<&str>, rm: bool) -> Result<Container> {
-        let id = new_id()?;
-        let dir = containers.join(&id);
-        let private = |dir: &Path| DirBuilder::new().mode(0o700).create(dir);
-        match private(&dir) {
-            Err(err) if err.kind() == ErrorKind::NotFound => {
-                DirBuilder::new().mode(0o700).recursive(true).create(containers).at(containers)?;
-                private(&dir).at(&dir)?;
-            }
-            made => made.at(&dir)?,
-        }
-        let lock = File::open(&dir).at(&dir)?;
-        lock.lock().at(&dir)?;
-        let status =
-            Status { id, rm, name: name.map(str::to_owned), created: now(), ..Status::default() };
-        let container = Container { containers: containers.into(), dir, status, _lock: lock };
-        match container.register(name, rm) {
-            Ok(()) => Ok(container),
-            Err(err) => {
-                container.discard();
-                Err(err)
-            }
-        }
-    }
-
-    fn register(&self, name: Option<&str>, rm: bool) -> Result<()> {
-        let id = &self.status.id;
-        if rm {
-            let mark = self.containers.join(".rm").join(id);
-            let make = || File::options().write(true).create_new(true).mode(0o600).open(&mark);
-            let made = match make() {
-                Err(err) if err.kind() == ErrorKind::NotFound => {
-                    make_dir(&self.containers.join(".rm"))?;
-                    make()
-                }
-                made => made,
+        loop {
+            let id = new_id()?;
+            let dir = containers.join(&id);
+            let status = Status {
+                id,
+                rm,
+                name: name.map(str::to_owned),
+                created: now(),
+                ..Status::default()
             };
-            made.at(&mark)?;
-        }
-        let Some(name) = name else { return Ok(()) };
-        make_dir(&self.containers.join(".names"))?;
-        let _lock = lock_names(&self.containers)?;
-        let link = self.containers.join(".names").join(name);
-        if let Ok(other) = fs::read_link(&link) {
-            if self.containers.join(&other).exists() {
-                let short: String = other.display().to_string().chars().take(12).collect();
-                let taken = anyhow!("{name}: the container {short} has this name");
-                return Err(taken).hint(|| {
-                    format!("another name, or rm -r {}", self.containers.join(&other).display())
-                });
+            match make(containers, &dir, &status) {
+                Ok(Some(lock)) => {
+                    return Ok(Container {
+                        containers: containers.into(),
+                        dir,
+                        status,
+                        _lock: lock,
+                    });
+                }
+                Ok(None) => {}
+                Err(_) if !containers.exists() => {
+                    DirBuilder::new()
+                        .mode(0o700)
+                        .recursive(true)
+                        .create(containers)
+                        .at(containers)?;
+                }
+                Err(err) => {
+                    let _ = remove(containers, &status.id, name);
+                    return Err(err);
+                }
             }
-            fs::remove_file(&link).at(&link)?; // its container is gone
         }
-        symlink(id, &link).at(&link)
     }
 
     /// Returns its directory.
@@ -189,13 +169,68 @@ impl Container {
     }
 }
 
+/// Makes the directory of a container, and locks it; returns nothing if it was taken for a dead one's before that.
+fn make(containers: &Path, dir: &Path, status: &Status) -> Result<Option<File>> {
+    // First, so that there is nothing that nobody removes, whenever we are killed.
+    if status.rm {
+        mark(containers, &status.id)?;
+    }
+    DirBuilder::new().mode(0o700).create(dir).at(dir)?;
+    let lock = File::open(dir).at(dir)?;
+    lock.lock().at(dir)?;
+    if !dir.exists() {
+        return Ok(None);
+    }
+    if status.rm {
+        mark(containers, &status.id)?; // without a directory, it may have been removed
+    }
+    if let Some(name) = &status.name {
+        register(containers, &status.id, name)?;
+    }
+    Ok(Some(lock))
+}
+
+/// Marks a container to be removed when it has ended.
+fn mark(containers: &Path, id: &str) -> Result<()> {
+    let mark = containers.join(".rm").join(id);
+    let make = || File::options().append(true).create(true).mode(0o600).open(&mark);
+    match make() {
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            make_dir(&containers.join(".rm"))?;
+            make().at(&mark)?;
+        }
+        made => drop(made.at(&mark)?),
+    }
+    Ok(())
+}
+
+/// Gives a container its name.
+fn register(containers: &Path, id: &str, name: &str) -> Result<()> {
+    make_dir(&containers.join(".names"))?;
+    let _lock = lock_names(containers)?;
+    let link = containers.join(".names").join(name);
+    if let Ok(other) = fs::read_link(&link) {
+        if containers.join(&other).exists() {
+            let short: String = other.display().to_string().chars().take(12).collect();
+            let taken = anyhow!("{name}: the container {short} has this name");
+            return Err(taken)
+                .hint(|| format!("another name, or rm -r {}", containers.join(&other).display()));
+        }
+        fs::remove_file(&link).at(&link)?; // its container is gone
+    }
+    symlink(id, &link).at(&link)
+}
+
 /// Removes what supervisors that were killed have left of containers that were to be removed.
 pub fn collect(containers: &Path) {
     let Ok(marks) = fs::read_dir(containers.join(".rm")) else { return };
     for mark in marks.flatten() {
         let id = mark.file_name();
         let Some(id) = id.to_str() else { continue };
-        if is_alive(containers, id) != Some(true) {
+        // Held until it is removed: it may be another's that is just being made.
+        let lock = File::open(containers.join(id));
+        let alive = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_err());
+        if !alive {
             let status = fs::read(containers.join(id).join("status.json"));
             let status =
                 status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());

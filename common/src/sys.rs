@@ -124,8 +124,10 @@ pub fn clone3(
 ) -> std::io::Result<Option<(rustix::process::Pid, std::os::fd::OwnedFd)>> {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     // SAFETY: for a process with one thread this changes nothing, for another it fails: unshare(2).
-    check(unsafe { libc::unshare(libc::CLONE_THREAD).into() })
-        .map_err(|_| std::io::Error::other("this process has several threads"))?;
+    check(unsafe { libc::unshare(libc::CLONE_THREAD).into() }).map_err(|errno| match errno {
+        rustix::io::Errno::INVAL => std::io::Error::other("this process has several threads"),
+        errno => errno.into(),
+    })?;
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain integers; all zero is a valid value of it.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
