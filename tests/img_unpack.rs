@@ -201,7 +201,7 @@ fn an_interrupt_leaves_nothing() {
             t.sh(&format!(
                 "rm -rf empty; mkdir empty
                  env --default-signal=INT img-unpack zeros {place} & pid=$!
-                 until [ -n \"$(ls -A | grep ^.new)\" ] || [ -n \"$(ls -A empty)\" ]; do sleep 0.01; done
+                 until [ -n \"$(ls -A | grep ^.img-unpack)\" ] || [ -n \"$(ls -A empty)\" ]; do sleep 0.01; done
                  kill -{signal} $pid; wait $pid 2>/dev/null; echo $?; ls -A . empty"
             ))
             .prints(&format!("{status}\n.:\nempty\n\nempty:\n"));

@@ -315,12 +315,14 @@ impl Layers<'_> {
 
     /// Gives finished layers their names, once their files are on the disk.
     fn publish(&self, claims: Vec<Claim>) -> Result<()> {
-        let dir = File::open(self.dir).at(self.dir)?;
-        rustix::fs::syncfs(&dir).at(self.dir)?;
+        // Open since before anything was written, so that no error has been told to somebody else alone.
+        if let Some(claim) = claims.first() {
+            rustix::fs::syncfs(&claim.lock).at(self.dir)?;
+        }
         for claim in claims {
             claim.publish()?;
         }
-        dir.sync_all().at(self.dir)
+        tree::sync_dir(self.dir).at(self.dir)
     }
 
     /// Removes what processes that were killed have left.
@@ -351,7 +353,7 @@ struct Claim {
     path: PathBuf,
     tmp: PathBuf,
     published: bool,
-    _lock: File,
+    lock: File,
 }
 
 impl Claim {
@@ -367,12 +369,15 @@ impl Claim {
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(err).at(&tmp),
         };
-        lock.lock().at(&tmp)?;
+        if let Err(err) = lock.lock() {
+            let _ = fs::remove_dir(&tmp); // if there is nothing in it
+            return Err(err).at(&tmp);
+        }
         // While we waited it was published, or given up and removed.
         if !is_at(&lock, &tmp)? {
             return Ok(None);
         }
-        let claim = Claim { path: layers.join(key), tmp, published: false, _lock: lock };
+        let claim = Claim { path: layers.join(key), tmp, published: false, lock };
         if claim.path.exists() {
             return Ok(None); // it was published before we made a new directory for it
         }

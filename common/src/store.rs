@@ -21,6 +21,7 @@ use nix::unistd::geteuid;
 
 use crate::error::{At, Hint};
 use crate::layout::Layout;
+use crate::tree;
 
 /// The store of one user on this host.
 #[derive(Debug)]
@@ -101,10 +102,11 @@ fn absolute(name: &str) -> Option<PathBuf> {
 
 fn make_private(dir: &Path) -> Result<()> {
     if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent).at(parent)?;
+        tree::make_dirs(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.at(dir),
+        Err(err) => Err(err).at(dir),
+        Ok(()) => tree::sync_above(dir),
     }
 }

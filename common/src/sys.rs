@@ -201,10 +201,10 @@ fn refuse_threads() -> std::io::Result<()> {
     // One that was joined has ended, but for what the kernel still does about it.
     for _ in 0..10_000 {
         // SAFETY: for a process with one thread this changes nothing, for another it fails: unshare(2).
-        if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
-            return Ok(());
+        match check(unsafe { libc::unshare(libc::CLONE_THREAD).into() }) {
+            Err(rustix::io::Errno::INVAL) => std::thread::yield_now(),
+            done => return done.map_err(Into::into),
         }
-        std::thread::yield_now();
     }
     Err(std::io::Error::other("this process has several threads"))
 }

@@ -64,6 +64,35 @@ pub fn copy_metadata(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
     Ok(rustix::fs::futimens(to, &times(&stat))?)
 }
 
+/// Makes the directory `dir` and those above it that are missing, so that they are there after a power cut.
+pub fn make_dirs(dir: &Path) -> Result<()> {
+    let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let made: Vec<&Path> = dir.ancestors().take_while(missing).collect();
+    std::fs::create_dir_all(dir).at(dir)?;
+    made.iter().try_for_each(|dir| sync_above(dir))
+}
+
+/// Sees that the name of `path` is on the disk: the directory that it is in has it.
+pub fn sync_above(path: &Path) -> Result<()> {
+    let above = match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => path,
+    };
+    match sync_dir(above) {
+        // One that we may write to, and not read.
+        Err(err) if err.kind() == ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.at(above),
+    }
+}
+
+/// Sees that the names in the directory `dir` are on the disk.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    let flags = OPEN_DIR.difference(OFlags::NOFOLLOW);
+    let dir = rustix::fs::openat(CWD, dir, flags, Mode::empty())?;
+    Ok(rustix::fs::fsync(dir)?)
+}
+
 /// Removes `dir` and all that is in it. What others remove or add meanwhile is no error.
 ///
 /// However deep the tree is, it needs but two descriptors and no long path: a layer may

@@ -18,7 +18,7 @@ mod index;
 mod write;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -114,7 +114,8 @@ impl Layout {
         let dir = dir.into();
         match dir.join("oci-layout").symlink_metadata() {
             Ok(_) => Layout::open(dir),
-            Err(_) => write::create(dir),
+            Err(err) if err.kind() == ErrorKind::NotFound => write::create(dir),
+            Err(err) => Err(err).at(dir),
         }
     }
 

@@ -5,6 +5,9 @@
 //! (`sha256-<hex>`) stays there when its writer dies, for the next one to go
 //! on with; one whose digest is not (`new-<random>`) is removed by the next
 //! writer. A lock on the file tells a writer's from a dead one's.
+//!
+//! The bytes of a blob are on the disk before it gets its name; the names of all
+//! blobs are on the disk before the index names any.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -19,13 +22,14 @@ use crate::digest::{Digest, Hasher};
 use crate::error::At;
 use crate::image;
 use crate::reference::Reference;
+use crate::tree::{self, sync_dir};
 
 /// Where blobs lie until they are whole.
 const PARTIAL: &str = ".partial";
 
 /// Makes an empty layout in `dir`, or finds that somebody else just did.
 pub(super) fn create(dir: PathBuf) -> Result<Layout> {
-    fs::create_dir_all(dir.join("blobs/sha256")).at(&dir)?;
+    tree::make_dirs(&dir.join("blobs/sha256"))?;
     let layout = Layout { dir };
     let lock = lock_dir(&layout.dir)?;
     if !layout.dir.join("index.json").exists() {
@@ -70,13 +74,17 @@ impl<'a> Writing<'a> {
 
     /// Adds a blob that is in memory and has this digest.
     pub fn put_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        let Some(mut blob) = self.blob(digest, bytes.len() as u64)? else { return Ok(()) };
-        blob.restart()?;
-        if let Err(err) = blob.write_all(bytes) {
-            blob.discard();
-            return Err(err).with_context(|| format!("blob {digest}"));
+        if self.layout.has(digest, bytes.len() as u64) {
+            return Ok(());
         }
-        blob.finish()
+        let mut hasher = digest.hasher();
+        hasher.update(bytes);
+        let found = hasher.finish();
+        ensure!(found == *digest, "blob {digest}: corrupt: it hashes to {found}");
+        // There is nothing to go on with in so few bytes, so they go with their writer.
+        let mut blob = self.new_blob()?;
+        blob.write_all(bytes).with_context(|| format!("blob {digest}"))?;
+        publish(self.layout, blob.file.as_file(), blob.file.path(), digest)
     }
 
     /// Begins, or goes on with, a blob; returns nothing if it is here already.
@@ -172,11 +180,14 @@ impl<'a> Writing<'a> {
         // Seen under the lock, since a prune by someone who knows no locks may have been here.
         self.layout.read(target)?;
         let mut index = self.layout.index()?;
-        if change(&mut index)? {
+        let changed = change(&mut index)?;
+        // Of the blobs that were here already, somebody may have died who had just named them.
+        sync_blobs(self.layout)?;
+        if changed {
             replace(dir, "index.json", &index.to_json()?)?;
-            lock.sync_all().at(dir)?;
         }
-        Ok(())
+        // And of what changes nothing, whoever made it so.
+        lock.sync_all().at(dir)
     }
 
     fn partial(&self, name: &str) -> Result<PathBuf> {
@@ -362,17 +373,38 @@ impl Write for NewBlob<'_> {
     }
 }
 
-/// Puts a whole and verified file under its digest, durably.
+/// Puts a whole and verified file under its digest.
+///
+/// If that fails the file goes: after an error of fsync(2), what is read of it may not be what is on
+/// the disk, and the next fsync(2) would say that all is well.
 fn publish(layout: &Layout, file: &File, path: &Path, digest: &Digest) -> Result<()> {
     let target = layout.dir.join(blob_path(digest));
-    let dir = layout.dir.join("blobs").join(digest.algorithm());
-    file.sync_all().at(path)?;
-    if let Err(err) = fs::rename(path, &target) {
-        ensure!(err.kind() == ErrorKind::NotFound, "{}: {err}", target.display());
-        make_dir(&dir)?; // the first blob of its algorithm
-        fs::rename(path, &target).at(&target)?;
+    let publish = || {
+        file.sync_all().at(path)?;
+        match fs::rename(path, &target) {
+            Err(err) if err.kind() == ErrorKind::NotFound => {
+                // The first blob of its algorithm.
+                tree::make_dirs(target.parent().unwrap_or(&target))?;
+                fs::rename(path, &target).at(&target)
+            }
+            renamed => renamed.at(&target),
+        }
+    };
+    publish().inspect_err(|_| drop(fs::remove_file(path)))
+}
+
+/// Sees that the names of all blobs are on the disk.
+fn sync_blobs(layout: &Layout) -> Result<()> {
+    let blobs = layout.dir.join("blobs");
+    for algorithm in fs::read_dir(&blobs).at(&blobs)? {
+        let path = algorithm.at(&blobs)?.path();
+        match sync_dir(&path) {
+            // Something else that somebody put there.
+            Err(err) if err.kind() == ErrorKind::NotADirectory => {}
+            synced => synced.at(&path)?,
+        }
     }
-    File::open(&dir).and_then(|dir| dir.sync_all()).at(&dir)
+    Ok(())
 }
 
 /// Takes the lock that orders changes of index.json.
@@ -382,17 +414,19 @@ fn lock_dir(dir: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// Replaces the file `name` in `dir` by one with these bytes; the caller syncs the directory.
+/// Replaces the file `name` in `dir`, which is locked, by one with these bytes; the caller syncs the directory.
 fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = dir.join(name);
-    // A temporary file is private (0600) unless told otherwise; umask applies.
-    let mode = Permissions::from_mode(0o666);
-    let mut new =
-        tempfile::Builder::new().prefix(".index-").permissions(mode).tempfile_in(dir).at(dir)?;
-    new.write_all(bytes).at(&path)?;
-    new.as_file().sync_all().at(&path)?;
-    new.persist(&path).map_err(|err| err.error).at(&path)?;
-    Ok(())
+    // One name for all, so that nothing is left of those who died: the lock makes it ours.
+    let new = dir.join(format!(".{name}.new"));
+    let write = || {
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new))).at(&path)
 }
 
 /// Removes what writers left that died before they knew the digest.

@@ -161,10 +161,13 @@ impl Place {
                 unified = Some(path);
             }
         }
-        // A cgroup with processes can have no others below it that have controllers, so it is made beside our own.
+        // A cgroup with processes can have no others below it that have controllers, so it is made
+        // beside our own. Root of a user namespace has no more rights here than the user has.
         let own = Path::new(MOUNT).join(unified?.trim_start_matches('/'));
-        let dir = match (rustix::process::geteuid().is_root(), own.parent()) {
-            (false, Some(above)) if above.starts_with(MOUNT) => above.into(),
+        let dir = match own.parent() {
+            Some(above) if above.starts_with(MOUNT) && access(MOUNT, Access::WRITE_OK).is_err() => {
+                above.into()
+            }
             _ => PathBuf::from(MOUNT),
         };
         Some(Place { dir, unified: true })

@@ -14,9 +14,15 @@ use common::tree;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
+/// What a tree is called that is not whole yet. Its maker holds a lock on it; one without is removed by the next of us.
+const BESIDE: &str = ".img-unpack-";
+
 /// A result on its way, which is removed again unless it is published.
 pub struct Place {
     dir: PathBuf,
+    /// Where it is made, open since before anything was written: syncfs(2) may have told
+    /// somebody else of an error by the time that we ask.
+    made: File,
     /// What is to be at `dir` in the end.
     result: PathBuf,
     remains: Arc<Mutex<Remains>>,
@@ -50,7 +56,7 @@ impl Place {
             Err(err) if err.kind() == ErrorKind::NotFound => None,
             Err(err) => return Err(err).at(dir),
         };
-        let result = match metadata {
+        let (result, made) = match metadata {
             Some(metadata) => {
                 if fs::read_dir(dir).at(dir)?.next().is_some() {
                     return Err(anyhow!("{}: not empty", dir.display())).hint(|| {
@@ -58,27 +64,22 @@ impl Place {
                     });
                 }
                 *lock(&remains) = Remains::Within(dir.into(), metadata);
-                dir.into()
+                (dir.into(), File::open(dir).at(dir)?)
             }
             None => {
-                let (parent, name) = match (dir.parent(), dir.file_name()) {
-                    (Some(parent), Some(name)) => (parent, name),
-                    _ => bail!("{}: cannot be made", dir.display()),
+                let Some(parent) = dir.parent().filter(|_| dir.file_name().is_some()) else {
+                    bail!("{}: cannot be made", dir.display());
                 };
                 let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
                 fs::metadata(parent).at(parent)?;
-                let prefix = format!(".{}.", name.to_string_lossy());
+                collect(parent);
                 let mut held = lock(&remains);
-                // Nobody else gets at a bundle: there may be programs in it that are setuid root.
-                let mode = Permissions::from_mode(0o700);
-                let mut named = tempfile::Builder::new();
-                let made =
-                    named.prefix(&prefix).permissions(mode).tempdir_in(parent).at(dir)?.keep();
+                let (made, file) = make_beside(parent).at(dir)?;
                 *held = Remains::Beside(made.clone());
-                if bare { made.join("rootfs") } else { made }
+                (if bare { made.join("rootfs") } else { made }, file)
             }
         };
-        let place = Place { dir: dir.into(), result, remains };
+        let place = Place { dir: dir.into(), made, result, remains };
         if bare && !place.result.exists() {
             fs::create_dir(&place.result).at(dir)?;
         }
@@ -103,8 +104,7 @@ impl Place {
 
     /// Puts the result in its place, once it is on the disk.
     pub fn publish(self) -> Result<()> {
-        let made = File::open(&self.result).at(&self.dir)?;
-        rustix::fs::syncfs(&made).at(&self.dir)?;
+        rustix::fs::syncfs(&self.made).at(&self.dir)?;
         let mut remains = lock(&self.remains);
         if let Remains::Beside(made) = &*remains {
             // Who took the place meanwhile keeps it.
@@ -149,6 +149,38 @@ impl Remains {
                     .at(&dir)?;
                 fs::set_permissions(&dir, metadata.permissions()).at(&dir)
             }
+        }
+    }
+}
+
+/// Makes a directory of ours in `parent`, and locks it.
+fn make_beside(parent: &Path) -> std::io::Result<(PathBuf, File)> {
+    // Nobody else gets at a bundle: there may be programs in it that are setuid root.
+    let mode = Permissions::from_mode(0o700);
+    loop {
+        let made =
+            tempfile::Builder::new().prefix(BESIDE).permissions(mode.clone()).tempdir_in(parent)?;
+        let file = File::open(made.path())?;
+        // Without a lock, on a file system that has none, it is nobody's to remove.
+        let _ = file.try_lock();
+        // Before that it may have looked like a dead one's.
+        if made.path().exists() {
+            return Ok((made.keep(), file));
+        }
+    }
+}
+
+/// Removes what those of us have left in `parent` who were killed.
+fn collect(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if !entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes()) {
+            continue;
+        }
+        let path = entry.path();
+        let ours = fs::symlink_metadata(&path)
+            .is_ok_and(|it| it.is_dir() && it.uid() == rustix::process::geteuid().as_raw());
+        if ours && File::open(&path).is_ok_and(|dir| dir.try_lock().is_ok()) {
+            let _ = tree::remove(&path); // what belongs to another mapping is for one of us there
         }
     }
 }

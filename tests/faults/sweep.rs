@@ -1,0 +1,153 @@
+//! Kills each tool, and fails it, at each system call that changes something.
+//!
+//! A first run under strace lists the calls. Then the tool starts anew for every
+//! point: once to be killed there, and once for each error that the call can
+//! have, for that call alone and for all that follow. After each run:
+//!
+//! ```text
+//! exit 0       the result is there, whole
+//! else         a status that is documented, a line that says which error it was,
+//!              and all that was there before; a second run succeeds
+//! always       a sound layout; after the second run, nothing temporary
+//! ```
+//!
+//! Which calls there are is the kernel's affair, which of them strace finds ours.
+//! TARE_FAULTS=all tries every point; the tests of every day try a sample.
+
+mod points;
+mod stage;
+
+use sandbox::image::{Image, PACK, busybox};
+use sandbox::{Sandbox, lacks};
+use serde_json::json;
+use stage::{Stage, Subject};
+
+/// Returns whether this machine cannot do it.
+fn cannot() -> bool {
+    lacks(&["root", "strace", "mount"])
+}
+
+/// A layer with one of each thing that a tar can hold, and a second one that hides some of it.
+fn intricate() -> Image {
+    let pack =
+        "tar --sort=name --mtime=@0 --numeric-owner --format=pax --xattrs --xattrs-include=* -c .";
+    let first = format!(
+        "mkdir -p etc opt/deep var/lib/gone; echo hello >etc/motd; seq 60000 >opt/large
+        ln etc/motd opt/hard; ln -s /etc opt/link; mkfifo opt/fifo; mknod opt/null c 1 3
+        chown 100:200 opt/hard; echo s >opt/setuid; chmod 4755 opt/setuid; ln -s none opt/dangling
+        echo x >var/lib/gone/x; setfattr -n user.key -v value opt/deep; chmod 1777 var/lib; {pack}"
+    );
+    let second = format!(
+        "mkdir -p etc opt/deep var/lib; touch opt/.wh.link opt/deep/.wh..wh..opq var/lib/.wh.gone
+        echo new >opt/deep/new; rm -rf etc; mkdir etc; mkdir etc/motd; seq 9999 >etc/motd/file; {pack}"
+    );
+    Image::new(&[&first, &second], &json!({ "Cmd": ["sh"] }))
+}
+
+/// A small system: a busybox with few names.
+fn system() -> Image {
+    let busybox = sandbox::image::busybox_layer();
+    let busybox = busybox.lines().find(|line| line.contains("cp ")).unwrap();
+    let first = format!("mkdir -p bin etc proc; {busybox}; ln bin/busybox bin/echo; {PACK}");
+    let second = format!("mkdir -p etc; echo root:x:0:0::/:/bin/sh >etc/passwd; {PACK}");
+    Image::new(&[&first, &second], &json!({ "Cmd": ["/bin/echo", "ok"] }))
+}
+
+#[test]
+fn img_tag() {
+    if cannot() {
+        return;
+    }
+    Stage::new(Sandbox::new(), |t| t.store(busybox(), "old")).sweep(&Subject {
+        tool: "img-tag",
+        args: "old new",
+        ..Subject::of_images("docker.io/library/new:latest")
+    });
+}
+
+#[test]
+fn img_import() {
+    if cannot() {
+        return;
+    }
+    let stage = Stage::new(Sandbox::new(), |t| t.store(busybox(), "old"));
+    stage.prepare("mkdir tree; seq 90000 >tree/large; echo x >tree/small; tar -C tree -cf x.tar .");
+    stage.sweep(&Subject {
+        tool: "img-import",
+        args: "x.tar new",
+        ..Subject::of_images("docker.io/library/new:latest")
+    });
+}
+
+#[test]
+fn img_pull() {
+    if cannot() || lacks(&["docker-registry"]) {
+        return;
+    }
+    let t = Sandbox::new().with_registry();
+    t.registry().add(&intricate(), "app", "1");
+    let name = format!("{}/app:1", t.registry().address());
+    let args = format!("-q --retry 0 {name}");
+    Stage::new(t, |t| t.store(busybox(), "old")).sweep(&Subject {
+        tool: "img-pull",
+        args: &args,
+        // What was fetched in part is gone on with.
+        keeps_partial: true,
+        ..Subject::of_images(&name)
+    });
+}
+
+/// The first tool that there is makes the store.
+#[test]
+fn a_first_image() {
+    if cannot() {
+        return;
+    }
+    let stage = Stage::new(Sandbox::new(), |_| {});
+    stage.prepare("mkdir tree; echo x >tree/small; tar -C tree -cf x.tar .; rm -rf $TARE_ROOT");
+    stage.sweep(&Subject {
+        tool: "img-import",
+        args: "x.tar new",
+        ..Subject::of_images("docker.io/library/new:latest")
+    });
+}
+
+#[test]
+fn img_unpack() {
+    if cannot() || lacks(&["setfattr"]) {
+        return;
+    }
+    Stage::new(Sandbox::new(), |t| t.store(&intricate(), "old")).sweep(&Subject {
+        tool: "img-unpack",
+        args: "old out",
+        tree: Some("out"),
+        ..Subject::of_images("docker.io/library/old:latest")
+    });
+}
+
+/// The first container of an image unpacks its layers.
+#[test]
+fn ctr_spawn_of_a_new_image() {
+    if cannot() {
+        return;
+    }
+    Stage::new(Sandbox::new(), |t| t.store(&system(), "old")).sweep(&Subject {
+        tool: "ctr-spawn",
+        args: "--rm old",
+        ..Subject::of_containers()
+    });
+}
+
+#[test]
+fn ctr_spawn() {
+    if cannot() {
+        return;
+    }
+    let stage = Stage::new(Sandbox::new(), |t| t.store(&system(), "old"));
+    stage.prepare("ctr-spawn --rm old >/dev/null");
+    stage.sweep(&Subject {
+        tool: "ctr-spawn",
+        args: "--rm --name one --init -v ./:/mnt old",
+        ..Subject::of_containers()
+    });
+}

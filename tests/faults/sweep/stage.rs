@@ -1,0 +1,427 @@
+//! Where a tool fails again and again, each time from the same state.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sandbox::disk::Disk;
+use sandbox::run::Run;
+use sandbox::{Sandbox, leftovers};
+
+use super::points::{self, Fault, Point};
+use crate::faults::layout;
+
+/// How many points a tool is tried at on an ordinary day.
+const SAMPLE: usize = 60;
+/// How many complaints are shown.
+const SHOWN: usize = 30;
+/// After how many seconds a tool hangs. One that could not wake its own threads, say, may.
+const HANGS: u32 = 15;
+/// How long a killed container's processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is attacked, and what it promises.
+pub struct Subject<'a> {
+    pub tool: &'a str,
+    pub args: &'a str,
+    /// The name that is in the store when it has succeeded.
+    pub name: Option<&'a str>,
+    /// The tree that it makes.
+    pub tree: Option<&'a str>,
+    /// The statuses of an error.
+    pub statuses: &'a [i32],
+    /// A partial blob may stay behind.
+    pub keeps_partial: bool,
+    /// It becomes somebody else's program, which is not ours to fail.
+    pub executes: bool,
+}
+
+impl<'a> Subject<'a> {
+    /// Returns what holds for a tool that makes images.
+    pub fn of_images(name: &'a str) -> Subject<'a> {
+        Subject {
+            tool: "",
+            args: "",
+            name: Some(name),
+            tree: None,
+            statuses: &[1],
+            keeps_partial: false,
+            executes: false,
+        }
+    }
+
+    /// Returns what holds for a tool that runs containers.
+    pub fn of_containers() -> Subject<'static> {
+        Subject {
+            tool: "",
+            args: "",
+            name: None,
+            tree: None,
+            statuses: &[125, 126, 127],
+            keeps_partial: false,
+            executes: true,
+        }
+    }
+}
+
+/// A sandbox whose store and working directory are in memory, and can be put back.
+///
+/// ```text
+/// disk/tare disk/work      where the tool is at work
+/// disk/start/{tare,work}   what is there before each run
+/// ```
+pub struct Stage {
+    // Unmounted before the sandbox looks for mounts.
+    disk: Disk,
+    t: Sandbox,
+}
+
+/// What a run that goes well does.
+struct Expected {
+    stdout: Vec<u8>,
+    names: layout::Names,
+    tree: Option<String>,
+    mounts: BTreeSet<String>,
+}
+
+impl Stage {
+    /// Makes a stage with what `fill` puts into the store.
+    pub fn new(t: Sandbox, fill: impl FnOnce(&Sandbox)) -> Stage {
+        fill(&t);
+        let disk = Disk::tmpfs(&t.path("disk"), "mode=755");
+        let at = disk.path().to_owned();
+        t.set("DISK", &at);
+        t.sh("mkdir -p $DISK/start/work && cp -a $TARE_ROOT $DISK/start/").is_silent();
+        t.set("TARE_ROOT", at.join("tare"));
+        let stage = Stage { disk, t };
+        stage.reset();
+        stage
+    }
+
+    /// Runs a script that makes what is there before each run.
+    pub fn prepare(&self, script: &str) {
+        self.reset();
+        self.sh(script).is_silent();
+        self.t.sh("cd $DISK && rm -rf start/* && { cp -a tare start/ 2>/dev/null || :; } && cp -a work start/").is_silent();
+    }
+
+    fn reset(&self) {
+        self.t.sh("cd $DISK && rm -rf tare work && cp -a start/. .").is_silent();
+    }
+
+    fn sh(&self, script: &str) -> Run {
+        self.t.sh(&format!("cd $DISK/work; {script}"))
+    }
+
+    fn store(&self) -> PathBuf {
+        self.disk.path().join("tare")
+    }
+
+    /// Tries the tool at its points.
+    pub fn sweep(&self, subject: &Subject) {
+        let Subject { tool, args, .. } = subject;
+        let detach = if subject.executes { "-b execve" } else { "" };
+        let strace = format!("timeout {HANGS} strace -f {detach} -qq -y -o ../trace");
+        let command = format!("{tool} {args}");
+
+        self.reset();
+        let calls = points::calls();
+        let traced = self.sh(&format!("{strace} -e trace={calls} {command}"));
+        let stdout = traced.exits(0).stdout;
+        let expected = Expected {
+            stdout,
+            names: layout::names(&self.store().join("images")).unwrap(),
+            tree: self.tree(subject),
+            mounts: self.mounts(),
+        };
+        let trace = self.trace();
+        let all = std::env::var_os("TARE_FAULTS").is_some_and(|value| value == "all");
+        let points = points::points(&points::count(&trace), (!all).then_some(SAMPLE));
+
+        let start = Instant::now();
+        let mut complaints = Vec::new();
+        let (mut met, mut succeeded) = (0, 0);
+        for point in &points {
+            self.reset();
+            let call = &point.call;
+            let run = self.sh(&format!("{strace} -e trace={call} -e inject={point} {command}"));
+            let Some(hit) = Hit::of(&self.trace()) else {
+                // Threads do not always share the work in the same way.
+                continue;
+            };
+            met += 1;
+            succeeded += usize::from(run.code == 0);
+            let mut wrong = self.judge(subject, point, hit, &run, &expected);
+            if run.code != 0 {
+                wrong.extend(self.judge_second(subject, &command, &expected));
+            }
+            if !wrong.is_empty() {
+                let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
+                complaints.push(format!(
+                    "{point}: status {}, {stderr:?}\n    {}",
+                    run.code,
+                    wrong.join("\n    ")
+                ));
+            }
+        }
+        let text = format!(
+            "faults: {command}: {met} points of {} calls in {:.0} s: {} failed, {succeeded} succeeded all the same, {} wrong\n",
+            points.iter().map(|point| &point.call).collect::<BTreeSet<_>>().len(),
+            start.elapsed().as_secs_f64(),
+            met - succeeded,
+            complaints.len()
+        );
+        // Around the capture of the test harness.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        assert!(
+            met * 10 >= points.len() * 8,
+            "{text}only {met} of {} points were met",
+            points.len()
+        );
+        let shown = complaints.len().min(SHOWN);
+        assert!(complaints.is_empty(), "{text}{}", complaints[..shown].join("\n"));
+    }
+
+    /// Says what is wrong with a run that met `point`.
+    fn judge(
+        &self,
+        subject: &Subject,
+        point: &Point,
+        hit: Hit,
+        run: &Run,
+        expected: &Expected,
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let before = self.disk.path().join("start/tare/images");
+        let now = self.store().join("images");
+        let earlier =
+            if before.exists() { layout::names(&before).unwrap() } else { Default::default() };
+        match layout::sound(&now) {
+            Err(_) if earlier.is_empty() && run.code != 0 => {}
+            Err(why) => wrong.push(format!("the layout: {why}")),
+            Ok(names) => {
+                let gone = earlier.iter().find(|(name, digest)| names.get(*name) != Some(digest));
+                wrong.extend(gone.map(|(name, _)| format!("{name} is gone")));
+                if run.code == 0 && names != expected.names {
+                    wrong.push(format!("success, but the names are {names:?}"));
+                }
+            }
+        }
+        if run.code == 0 || !run.stdout.is_empty() && !subject.executes {
+            wrong.extend(self.judge_result(subject, run, expected));
+        }
+        let syncs = ["fsync", "fdatasync", "syncfs"].contains(&point.call.as_str());
+        if run.code == 0 && syncs {
+            wrong.push("success, though what was written may not be on the disk".into());
+        }
+        if run.code != 0 && hit == Hit::Apt {
+            wrong.extend(odd_end(subject, point, run));
+            if !hinders_removal(point, subject) {
+                wrong.extend(self.temporaries(subject));
+            }
+        }
+        wrong.extend(self.leaks(expected));
+        wrong
+    }
+
+    /// Says what is wrong with the run after one that failed.
+    fn judge_second(&self, subject: &Subject, command: &str, expected: &Expected) -> Vec<String> {
+        if subject.tree.is_some_and(|tree| self.disk.path().join("work").join(tree).exists()) {
+            // It was all there already.
+            return match self.tree(subject) == expected.tree {
+                true => Vec::new(),
+                false => vec!["a tree that is not whole has got its name".into()],
+            };
+        }
+        let run = self.sh(command);
+        let mut wrong = Vec::new();
+        if run.code != 0 {
+            let stderr = String::from_utf8_lossy(&run.stderr);
+            wrong.push(format!("the second run: status {}, {stderr:?}", run.code));
+        }
+        match layout::sound(&self.store().join("images")) {
+            Ok(names) if names == expected.names => {}
+            sound => wrong.push(format!("after the second run the layout is {sound:?}")),
+        }
+        wrong.extend(self.judge_result(subject, &run, expected));
+        let whole = Subject { keeps_partial: false, ..*subject };
+        let left = self.temporaries(&whole);
+        wrong.extend(left.iter().map(|line| format!("after the second run: {line}")));
+        wrong.extend(self.leaks(expected));
+        wrong
+    }
+
+    /// Says what is wrong with a result.
+    fn judge_result(&self, subject: &Subject, run: &Run, expected: &Expected) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if run.stdout != expected.stdout {
+            wrong.push(format!("it printed {:?}", String::from_utf8_lossy(&run.stdout)));
+        }
+        let names = layout::sound(&self.store().join("images"));
+        if let Some(name) = subject.name
+            && !names.as_ref().is_ok_and(|names| names.get(name) == expected.names.get(name))
+        {
+            wrong.push(format!("it printed its result, but {names:?}"));
+        }
+        if self.tree(subject) != expected.tree {
+            wrong.push("it printed its result, but the tree is another".into());
+        }
+        wrong
+    }
+
+    /// Returns the digest of all that tar sees of the tree that the tool makes.
+    fn tree(&self, subject: &Subject) -> Option<String> {
+        let tree = subject.tree?;
+        let pack = "tar --sort=name --numeric-owner --format=pax --xattrs --xattrs-include=* \
+            --pax-option=delete=atime,delete=ctime";
+        // The times of what is made for the tree, and not of the image, are the clock's.
+        let script = format!(
+            "touch -d @0 {tree} {tree}/rootfs {tree}/config.json; {pack} -c {tree} | sha256sum"
+        );
+        Some(self.sh(&script).text())
+    }
+
+    /// Returns what is temporary and should not be there any more.
+    fn temporaries(&self, subject: &Subject) -> Vec<String> {
+        let mut left = layout::stale(&self.store().join("images"));
+        if subject.keeps_partial {
+            left.retain(|file| !file.contains("sha256-") && file != ".partial");
+        }
+        let list = |script: &str| -> Vec<String> {
+            let text = self.t.sh(script).text();
+            text.lines().map(str::to_owned).collect()
+        };
+        left.extend(list("ls -A $TMPDIR"));
+        let script = "cd $DISK/tare; find layers -maxdepth 1 -name '.*' 2>/dev/null
+            find containers -mindepth 1 ! -path containers/.rm ! -path containers/.names 2>/dev/null; :";
+        left.extend(list(script));
+        let known = ["..", ".", "x.tar", "tree"];
+        left.extend(
+            list("ls -a $DISK/work")
+                .into_iter()
+                .filter(|name| !known.contains(&name.as_str()) && subject.tree != Some(name)),
+        );
+        left.iter().map(|what| format!("left behind: {what}")).collect()
+    }
+
+    /// Returns what is left running or mounted.
+    fn leaks(&self, expected: &Expected) -> Vec<String> {
+        let start = Instant::now();
+        loop {
+            let mut left: Vec<String> =
+                self.mounts().difference(&expected.mounts).cloned().collect();
+            left.extend(leftovers::processes(&self.t.path("disk")));
+            if left.is_empty() || start.elapsed() > PATIENCE {
+                return left.iter().map(|what| format!("left behind: {what}")).collect();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn trace(&self) -> String {
+        fs::read_to_string(self.disk.path().join("trace")).unwrap()
+    }
+
+    /// Returns the mounts that have to do with us.
+    fn mounts(&self) -> BTreeSet<String> {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = self.t.path("").display().to_string();
+        table.lines().filter(|line| line.contains(&root)).map(str::to_owned).collect()
+    }
+}
+
+/// Whether a fault came to pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hit {
+    /// It did.
+    Apt,
+    /// It did, to something that has no such errors: a pipe, say. What is on the disk is judged, and no more.
+    Odd,
+}
+
+impl Hit {
+    /// Finds it in what strace wrote.
+    fn of(trace: &str) -> Option<Hit> {
+        let hit = |line: &&str| line.contains("(INJECTED)") || line.contains("killed by SIGKILL");
+        let lines: Vec<&str> = trace.lines().filter(hit).collect();
+        let odd = |line: &&str| {
+            ["<anon_inode:", "<pipe:", "<socket:", "<TCP:", "<UNIX"]
+                .iter()
+                .any(|kind| line.contains(kind))
+        };
+        match lines.iter().any(odd) {
+            _ if lines.is_empty() => None,
+            true => Some(Hit::Odd),
+            false => Some(Hit::Apt),
+        }
+    }
+}
+
+/// Returns whether nothing can be removed any more, nor found that should be.
+fn hinders_removal(point: &Point, subject: &Subject) -> bool {
+    let needed = [
+        "unlink",
+        "unlinkat",
+        "rmdir",
+        "openat",
+        "openat2",
+        "fstat",
+        "statx",
+        "newfstatat",
+        "getdents64",
+        "close",
+    ];
+    // A container that cannot be removed is marked for the next one of us to remove.
+    let for_good = subject.executes || matches!(point.fault, Fault::Always(_));
+    point.fault == Fault::Kill || for_good && needed.contains(&point.call.as_str())
+}
+
+/// Says what is wrong with the status of a run that failed, and with what it said.
+fn odd_end(subject: &Subject, point: &Point, run: &Run) -> Option<String> {
+    let documented = subject.statuses.contains(&run.code);
+    match point.fault {
+        // If only a part of it was killed, it says so.
+        Fault::Kill => (run.code != 137 && !documented).then(|| "an odd status".into()),
+        _ if !documented => Some("an odd status".into()),
+        // Nor can it write what went wrong.
+        Fault::Always(_) if point.call == "write" => None,
+        Fault::Once(error) | Fault::Always(error) => told(subject, error, &run.stderr),
+    }
+}
+
+/// Says what is wrong with what a tool said when a call failed with `error`.
+fn told(subject: &Subject, error: &str, stderr: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(stderr);
+    let Some(last) = text.lines().rfind(|line| !line.starts_with("hint: ")) else {
+        return Some("it says nothing".into());
+    };
+    let prefix = format!("{}: ", subject.tool);
+    if let Some(odd) =
+        text.lines().find(|line| !line.starts_with(&prefix) && !line.starts_with("hint: "))
+    {
+        return Some(format!("an odd line: {odd:?}"));
+    }
+    let errno = match error {
+        "EMFILE" => "Too many open files",
+        "ENOSPC" => "No space left on device",
+        "EROFS" => "Read-only file system",
+        "EIO" => "Input/output error",
+        "ENOMEM" => "Cannot allocate memory",
+        "EDQUOT" => "Disk quota exceeded",
+        "EINTR" => "Interrupted system call",
+        "ENOLCK" => "No locks available",
+        "EAGAIN" => "Resource temporarily unavailable",
+        "EPERM" => "Operation not permitted",
+        "ENOENT" => "No such file or directory",
+        "EACCES" => "Permission denied",
+        "ENOEXEC" => "Exec format error",
+        _ => unreachable!("{error}"),
+    };
+    // The C library says of a thread that there is no memory for it.
+    let thread = error == "ENOMEM" && last.contains("Resource temporarily unavailable");
+    // And rustix, that a kernel that fails once to say that it has a call has none.
+    let probe = error == "EIO" && last.contains("Function not implemented");
+    (!thread && !probe && !last.contains(errno)).then(|| format!("it does not say {errno:?}"))
+}
