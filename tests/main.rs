@@ -3,6 +3,7 @@
 mod completions;
 mod ctr_spawn;
 mod ctr_spawn_options;
+mod escapes;
 mod exit_status;
 mod harness;
 mod house;
