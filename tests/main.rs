@@ -1,6 +1,8 @@
 //! The programs, tested from outside, in a shell, as a user has them: one module each.
 
+mod bench;
 mod completions;
+mod confine;
 mod ctr_spawn;
 mod ctr_spawn_options;
 mod escapes;
@@ -15,4 +17,5 @@ mod img_unpack;
 mod man;
 mod peers;
 mod pipelines;
+mod registry_faults;
 mod stdout;

@@ -2,7 +2,8 @@
 //!
 //! An ordinary user unpacks as root of a user namespace, so that files get the
 //! owners that the image says as far as the user has ids to give. The tree is
-//! made beside its place, and put there when it is whole and on the disk.
+//! made beside its place, and put there when it is whole and on the disk. Before
+//! the first byte of the image is read, we give up writing anywhere else.
 
 mod ids;
 mod place;
@@ -68,9 +69,6 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let store = args.root.open()?;
     let operand = args.image.to_string();
-    let found = args.image.find(&store)?;
-    let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
-
     let warn = |text: &str| {
         if !args.quiet {
             cli::warn(format!("{operand}: {text}"));
@@ -78,6 +76,12 @@ fn run(args: Args) -> Result<()> {
     };
     let ids = Ids::take(args.uid_map, args.gid_map, &warn)?;
     let place = Place::take(args.target.path(), args.rootfs)?;
+    let cache = store.cache();
+    fs::create_dir_all(&cache).at(&cache)?;
+    place.confine(&cache)?;
+
+    let found = args.image.find(&store)?;
+    let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
     let rootfs = match args.rootfs {
         true => place.path().to_owned(),
         false => place.path().join("rootfs"),
