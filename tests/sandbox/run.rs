@@ -134,6 +134,13 @@ impl Run {
         String::from_utf8(self.exits(0).stdout).unwrap()
     }
 
+    /// Demands that standard output ends with `end`.
+    #[track_caller]
+    pub fn ends_with(self, end: &str) {
+        let found = self.stdout.ends_with(end.as_bytes());
+        assert!(found, "{}", self.differs(&format!("on stdout, at its end: {end}\n")));
+    }
+
     /// Demands that standard error holds `part`.
     #[track_caller]
     pub fn says(self, part: &str) -> Run {

@@ -281,10 +281,18 @@ enum Disposition {
 
 impl Disposition {
     fn of(running: &Running, signal: i32) -> Disposition {
-        let path = format!("/proc/{}/status", running.pid.as_raw_nonzero());
-        match std::fs::read_to_string(path) {
+        let proc = format!("/proc/{}", running.pid.as_raw_nonzero());
+        let found = match std::fs::read_to_string(format!("{proc}/status")) {
             Ok(status) => Disposition::read(&status, signal),
             Err(_) => Disposition::Handled,
+        };
+        // While it waits for signals, as tini and our own init do, those do not show as blocked.
+        let call = std::fs::read_to_string(format!("{proc}/syscall")).unwrap_or_default();
+        match call.split(' ').next().and_then(|number| number.parse().ok()) {
+            Some(nix::libc::SYS_rt_sigtimedwait) if found == Disposition::Default => {
+                Disposition::Handled
+            }
+            _ => found,
         }
     }
 
