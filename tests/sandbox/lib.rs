@@ -13,6 +13,7 @@
 //! be gone: [`leftovers`] says how that is told from what other tests, which
 //! run at the same time, have started and mounted.
 
+pub mod faulty;
 pub mod image;
 pub mod leftovers;
 pub mod line;
