@@ -18,28 +18,21 @@ mod layout;
 mod seccomp;
 mod text;
 
-// What only the tool uses is dead here, and where its tests are rustfmt cannot know.
-#[rustfmt::skip]
 #[path = "../../../common/src/registry/challenge.rs"]
 mod challenge;
-#[allow(dead_code)]
-#[rustfmt::skip]
+#[allow(dead_code)] // what only the tool uses
 #[path = "../../../tools/img-import/src/change.rs"]
 mod change;
 #[allow(dead_code)]
-#[rustfmt::skip]
 #[path = "../../../tools/ctr-spawn/src/env.rs"]
 mod env;
 #[allow(dead_code)]
-#[rustfmt::skip]
 #[path = "../../../tools/img-ls/src/human.rs"]
 mod human;
 #[allow(dead_code)]
-#[rustfmt::skip]
 #[path = "../../../tools/ctr-spawn/src/mount.rs"]
 mod mount;
 #[allow(dead_code)]
-#[rustfmt::skip]
 #[path = "../../../tools/ctr-spawn/src/options.rs"]
 mod options;
 

@@ -44,7 +44,7 @@ macro_rules! replay {
 replay!(archive blob documents headers layer layout seccomp spec text);
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Bytes decide what a target makes up, so random ones are layers, rules and archives already.
     #[test]

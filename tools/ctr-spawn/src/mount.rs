@@ -481,4 +481,5 @@ fn csv(text: &str) -> Result<Vec<String>> {
 }
 
 #[cfg(test)]
+#[path = "mount/tests.rs"] // as it is when fuzz/targets takes this file in
 mod tests;
