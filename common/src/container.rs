@@ -9,23 +9,32 @@
 //!     hosts hostname resolv.conf
 //!   .names/<name>    a link to the id
 //!   .rm/<id>         to be removed when it has ended
+//!   .run/<id>        not to be removed, and to be seen to have ended
 //! ```
 //!
 //! A container runs as long as somebody holds the lock on its directory: its
 //! supervisor, never the container. So a process id that has become another's
 //! misleads nobody, and the leftovers of a supervisor that was killed are
 //! told from a container that runs.
+//!
+//! The kernel kills a container with its supervisor (PR_SET_PDEATHSIG), but forgets
+//! to when the container's process has become another user, as by su or a
+//! set-user-ID program, or asked for it. Then the next tool does: [`end_orphans`].
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Hint};
 use crate::runtime::cgroup;
+use crate::tree;
 
 /// A container that this process supervises.
 #[derive(Debug)]
@@ -66,6 +75,9 @@ pub struct Status {
     /// The process id of its first process, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
+    /// The inode of a pidfd of that process, which is no other's until the next boot; only pidfs has such (Linux 6.9).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid_inode: Option<u64>,
     /// The exit status, once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -82,6 +94,11 @@ pub struct Status {
     pub notes: Vec<String>,
 }
 
+/// The directory of those that are to be removed when they have ended.
+const REMOVE: &str = ".rm";
+/// The directory of those that are not.
+const RUN: &str = ".run";
+
 /// Where a container's output goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,36 +114,59 @@ impl Container {
         loop {
             let id = new_id()?;
             let dir = containers.join(&id);
-            let status = Status {
-                id,
-                rm,
-                name: name.map(str::to_owned),
-                created: now(),
-                ..Status::default()
+            // First, so that nothing is there that nobody removes, whenever we are killed.
+            let made = match rm {
+                true => mark(containers, REMOVE, &id).and_then(|()| make(&dir)),
+                false => make(&dir),
             };
-            match make(containers, &dir, &status) {
-                Ok(Some(lock)) => {
-                    return Ok(Container {
-                        containers: containers.into(),
-                        dir,
-                        status,
-                        _lock: lock,
-                    });
-                }
-                Ok(None) => {}
+            let lock = match made {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
                 Err(_) if !containers.exists() => {
                     DirBuilder::new()
                         .mode(0o700)
                         .recursive(true)
                         .create(containers)
                         .at(containers)?;
+                    continue;
                 }
                 Err(err) => {
-                    let _ = remove(containers, &status.id, name);
+                    let _ = remove(containers, &id, None);
                     return Err(err);
                 }
-            }
+            };
+            let name = name.map(str::to_owned);
+            let status = Status { id, rm, name, created: now(), ..Status::default() };
+            let container = Container { containers: containers.into(), dir, status, _lock: lock };
+            return match container.register() {
+                Ok(()) => Ok(container),
+                Err(err) => {
+                    container.discard();
+                    Err(err)
+                }
+            };
         }
+    }
+
+    fn register(&self) -> Result<()> {
+        let Status { id, rm, name, .. } = &self.status;
+        // Without a directory, it may have been taken for what is left of a dead one.
+        mark(&self.containers, if *rm { REMOVE } else { RUN }, id)?;
+        let Some(name) = name else { return Ok(()) };
+        make_dir(&self.containers.join(".names"))?;
+        let _lock = lock_names(&self.containers)?;
+        let link = self.containers.join(".names").join(name);
+        if let Ok(other) = fs::read_link(&link) {
+            if self.containers.join(&other).exists() {
+                let short: String = other.display().to_string().chars().take(12).collect();
+                let taken = anyhow!("{name}: the container {short} has this name");
+                return Err(taken).hint(|| {
+                    format!("another name, or rm -r {}", self.containers.join(&other).display())
+                });
+            }
+            fs::remove_file(&link).at(&link)?; // its container is gone
+        }
+        symlink(id, &link).at(&link)
     }
 
     /// Returns its directory.
@@ -142,7 +182,10 @@ impl Container {
     /// Writes a file of the container's, which it may read.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.dir.join(name);
-        fs::write(&path, bytes).at(&path)?;
+        let mut file = File::create(&path).at(&path)?;
+        // Whatever our umask is, since any user in there may have to. The directory keeps others out.
+        file.set_permissions(Permissions::from_mode(0o644)).at(&path)?;
+        file.write_all(bytes).at(&path)?;
         Ok(path)
     }
 
@@ -167,78 +210,109 @@ impl Container {
     pub fn remove(self) -> Result<()> {
         remove(&self.containers, &self.status.id, self.status.name.as_deref())
     }
+
+    /// Keeps it, now that it has ended.
+    pub fn keep(self) -> Result<()> {
+        self.save()?;
+        let mark = self.containers.join(RUN).join(&self.status.id);
+        fs::remove_file(&mark).at(&mark)
+    }
 }
 
-/// Makes the directory of a container, and locks it; returns nothing if it was taken for a dead one's before that.
-fn make(containers: &Path, dir: &Path, status: &Status) -> Result<Option<File>> {
-    // First, so that there is nothing that nobody removes, whenever we are killed.
-    if status.rm {
-        mark(containers, &status.id)?;
-    }
+/// Makes the directory of a container, and locks it; returns nothing if somebody removed it before that.
+fn make(dir: &Path) -> Result<Option<File>> {
     DirBuilder::new().mode(0o700).create(dir).at(dir)?;
     let lock = File::open(dir).at(dir)?;
     lock.lock().at(dir)?;
-    if !dir.exists() {
-        return Ok(None);
-    }
-    if status.rm {
-        mark(containers, &status.id)?; // without a directory, it may have been removed
-    }
-    if let Some(name) = &status.name {
-        register(containers, &status.id, name)?;
-    }
-    Ok(Some(lock))
+    Ok(dir.exists().then_some(lock))
 }
 
-/// Marks a container to be removed when it has ended.
-fn mark(containers: &Path, id: &str) -> Result<()> {
-    let mark = containers.join(".rm").join(id);
+/// Marks a container as one of this kind.
+fn mark(containers: &Path, kind: &str, id: &str) -> Result<()> {
+    let mark = containers.join(kind).join(id);
     let make = || File::options().append(true).create(true).mode(0o600).open(&mark);
-    match make() {
+    let made = match make() {
         Err(err) if err.kind() == ErrorKind::NotFound => {
-            make_dir(&containers.join(".rm"))?;
-            make().at(&mark)?;
+            make_dir(&containers.join(kind))?;
+            make()
         }
-        made => drop(made.at(&mark)?),
-    }
-    Ok(())
+        made => made,
+    };
+    made.at(&mark).map(drop)
 }
 
-/// Gives a container its name.
-fn register(containers: &Path, id: &str, name: &str) -> Result<()> {
-    make_dir(&containers.join(".names"))?;
-    let _lock = lock_names(containers)?;
-    let link = containers.join(".names").join(name);
-    if let Ok(other) = fs::read_link(&link) {
-        if containers.join(&other).exists() {
-            let short: String = other.display().to_string().chars().take(12).collect();
-            let taken = anyhow!("{name}: the container {short} has this name");
-            return Err(taken)
-                .hint(|| format!("another name, or rm -r {}", containers.join(&other).display()));
-        }
-        fs::remove_file(&link).at(&link)?; // its container is gone
-    }
-    symlink(id, &link).at(&link)
-}
-
-/// Removes what supervisors that were killed have left of containers that were to be removed.
-pub fn collect(containers: &Path) {
-    let Ok(marks) = fs::read_dir(containers.join(".rm")) else { return };
-    for mark in marks.flatten() {
-        let id = mark.file_name();
-        let Some(id) = id.to_str() else { continue };
-        // Held until it is removed: it may be another's that is just being made.
-        let lock = File::open(containers.join(id));
-        let alive = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_err());
-        if !alive {
-            let status = fs::read(containers.join(id).join("status.json"));
+/// Ends the containers whose supervisors were killed, if they have not ended with them.
+///
+/// To be called before this process enters a user namespace: from another one nobody
+/// can be killed. Returns the ids of those that are to be removed, for [`collect`].
+pub fn end_orphans(containers: &Path) -> Vec<String> {
+    let mut dead = Vec::new();
+    for kind in [REMOVE, RUN] {
+        let marks = fs::read_dir(containers.join(kind)).into_iter().flatten().flatten();
+        let ids = marks.filter_map(|mark| mark.file_name().into_string().ok());
+        for id in ids.filter(|id| is_alive(containers, id) != Some(true)) {
+            let status = fs::read(containers.join(&id).join("status.json"));
             let status =
                 status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
-            if let Some(cgroup) = status.and_then(|status| status.cgroup) {
-                cgroup::remove_abandoned(&cgroup);
+            if let Some(status) = status {
+                end(&status);
             }
-            // What cannot be removed now, the next one removes.
-            let _ = remove(containers, id, None);
+            if kind == REMOVE {
+                dead.push(id);
+            } else {
+                let _ = fs::remove_file(containers.join(kind).join(id));
+            }
+        }
+    }
+    dead
+}
+
+/// Kills what still runs of a container without a supervisor.
+fn end(status: &Status) {
+    if let (Some(pid), Some(inode)) = (status.pid, status.pid_inode)
+        && is_of_this_boot(status)
+        && let Some(pid) = Pid::from_raw(pid)
+        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+        && pid_inode(&pidfd) == Some(inode)
+        && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+    {
+        // Until then its directory cannot be removed.
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+    }
+    if let Some(cgroup) = &status.cgroup {
+        cgroup::remove_abandoned(cgroup);
+    }
+}
+
+/// Tells whether a container was started since the machine was, so that its process id may mean something.
+fn is_of_this_boot(status: &Status) -> bool {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let boot = stat.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<i64>().ok());
+    let started = status.started.as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    boot.zip(started).is_some_and(|(boot, started)| started.as_second() >= boot)
+}
+
+/// Returns the inode of a process's pidfd, if that tells it from every other process.
+pub fn pid_inode(pidfd: impl AsFd) -> Option<u64> {
+    const PID_FS_MAGIC: i64 = 0x5049_4446;
+    let unique = rustix::fs::fstatfs(&pidfd).ok()?.f_type == PID_FS_MAGIC;
+    unique.then_some(rustix::fs::fstat(&pidfd).ok()?.st_ino)
+}
+
+/// Removes these containers of killed supervisors. What cannot be removed now, the next tool removes.
+pub fn collect(containers: &Path, dead: &[String]) {
+    for id in dead {
+        match File::open(containers.join(id)) {
+            // Held until it is gone: it may have been one that was just being made, and runs by now.
+            Ok(dir) if dir.try_lock().is_ok() => drop(remove(containers, id, None)),
+            Err(err) if err.kind() == ErrorKind::NotFound => {
+                let _ = fs::remove_file(containers.join(REMOVE).join(id));
+                if containers.join(id).exists() {
+                    let _ = mark(containers, REMOVE, id);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -251,10 +325,7 @@ pub fn is_alive(containers: &Path, id: &str) -> Option<bool> {
 
 fn remove(containers: &Path, id: &str, name: Option<&str>) -> Result<()> {
     let dir = containers.join(id);
-    let removed = match fs::remove_dir_all(&dir) {
-        Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.at(&dir),
-    };
+    let removed = tree::remove(&dir);
     if let Some(name) = name
         && let Ok(_lock) = lock_names(containers)
     {
@@ -265,7 +336,9 @@ fn remove(containers: &Path, id: &str, name: Option<&str>) -> Result<()> {
     }
     // Last, so that whatever is left can still be found.
     if removed.is_ok() {
-        let _ = fs::remove_file(containers.join(".rm").join(id));
+        for kind in [REMOVE, RUN] {
+            let _ = fs::remove_file(containers.join(kind).join(id));
+        }
     }
     removed
 }
@@ -334,10 +407,36 @@ mod tests {
         let left = Container::create(dir.path(), None, true).unwrap().dir().to_owned();
         fs::create_dir_all(left.join("upper/a")).unwrap();
         let running = Container::create(dir.path(), None, true).unwrap();
-        collect(dir.path());
+        collect(dir.path(), &end_orphans(dir.path()));
         assert!(kept.exists() && running.dir().exists());
         assert!(!left.exists());
         assert_eq!(fs::read_dir(dir.path().join(".rm")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path().join(".run")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_the_process_that_was_the_containers_is_killed() {
+        let pidfd = |pid: u32| {
+            let pid = Pid::from_raw(pid as i32).unwrap();
+            pidfd_open(pid, PidfdFlags::empty()).unwrap()
+        };
+        let Some(own) = pid_inode(pidfd(std::process::id())) else { return };
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let inode = pid_inode(pidfd(child.id())).unwrap();
+        assert_ne!(inode, own);
+
+        let mut status = Status { started: Some(now()), ..Status::default() };
+        status.pid = Some(child.id() as i32);
+        for (inode, started) in
+            [(Some(own), now()), (None, now()), (Some(inode), "1970-01-02T00:00:00Z".into())]
+        {
+            (status.pid_inode, status.started) = (inode, Some(started));
+            end(&status);
+            assert!(child.try_wait().unwrap().is_none());
+        }
+        (status.pid_inode, status.started) = (Some(inode), Some(now()));
+        end(&status);
+        assert!(child.wait().unwrap().code().is_none());
     }
 
     #[test]

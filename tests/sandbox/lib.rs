@@ -14,6 +14,7 @@
 //! run at the same time, have started and mounted.
 
 pub mod disk;
+pub mod faulty;
 pub mod image;
 pub mod leftovers;
 pub mod line;
