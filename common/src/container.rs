@@ -114,36 +114,59 @@ impl Container {
         loop {
             let id = new_id()?;
             let dir = containers.join(&id);
-            let status = Status {
-                id,
-                rm,
-                name: name.map(str::to_owned),
-                created: now(),
-                ..Status::default()
+            // First, so that nothing is there that nobody removes, whenever we are killed.
+            let made = match rm {
+                true => mark(containers, REMOVE, &id).and_then(|()| make(&dir)),
+                false => make(&dir),
             };
-            match make(containers, &dir, &status) {
-                Ok(Some(lock)) => {
-                    return Ok(Container {
-                        containers: containers.into(),
-                        dir,
-                        status,
-                        _lock: lock,
-                    });
-                }
-                Ok(None) => {}
+            let lock = match made {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
                 Err(_) if !containers.exists() => {
                     DirBuilder::new()
                         .mode(0o700)
                         .recursive(true)
                         .create(containers)
                         .at(containers)?;
+                    continue;
                 }
                 Err(err) => {
-                    let _ = remove(containers, &status.id, name);
+                    let _ = remove(containers, &id, None);
                     return Err(err);
                 }
-            }
+            };
+            let name = name.map(str::to_owned);
+            let status = Status { id, rm, name, created: now(), ..Status::default() };
+            let container = Container { containers: containers.into(), dir, status, _lock: lock };
+            return match container.register() {
+                Ok(()) => Ok(container),
+                Err(err) => {
+                    container.discard();
+                    Err(err)
+                }
+            };
         }
+    }
+
+    fn register(&self) -> Result<()> {
+        let Status { id, rm, name, .. } = &self.status;
+        // Without a directory, it may have been taken for what is left of a dead one.
+        mark(&self.containers, if *rm { REMOVE } else { RUN }, id)?;
+        let Some(name) = name else { return Ok(()) };
+        make_dir(&self.containers.join(".names"))?;
+        let _lock = lock_names(&self.containers)?;
+        let link = self.containers.join(".names").join(name);
+        if let Ok(other) = fs::read_link(&link) {
+            if self.containers.join(&other).exists() {
+                let short: String = other.display().to_string().chars().take(12).collect();
+                let taken = anyhow!("{name}: the container {short} has this name");
+                return Err(taken).hint(|| {
+                    format!("another name, or rm -r {}", self.containers.join(&other).display())
+                });
+            }
+            fs::remove_file(&link).at(&link)?; // its container is gone
+        }
+        symlink(id, &link).at(&link)
     }
 
     /// Returns its directory.
@@ -196,52 +219,26 @@ impl Container {
     }
 }
 
-/// Makes the directory of a container, and locks it; returns nothing if it was taken for a dead one's before that.
-fn make(containers: &Path, dir: &Path, status: &Status) -> Result<Option<File>> {
-    // First, so that there is nothing that nobody finds, whenever we are killed.
-    mark(containers, status)?;
+/// Makes the directory of a container, and locks it; returns nothing if somebody removed it before that.
+fn make(dir: &Path) -> Result<Option<File>> {
     DirBuilder::new().mode(0o700).create(dir).at(dir)?;
     let lock = File::open(dir).at(dir)?;
     lock.lock().at(dir)?;
-    if !dir.exists() {
-        return Ok(None);
-    }
-    mark(containers, status)?; // without a directory, it may have been removed
-    if let Some(name) = &status.name {
-        register(containers, &status.id, name)?;
-    }
-    Ok(Some(lock))
+    Ok(dir.exists().then_some(lock))
 }
 
-/// Marks a container as one that runs, to be removed or not when it has ended.
-fn mark(containers: &Path, status: &Status) -> Result<()> {
-    let mark = containers.join(if status.rm { REMOVE } else { RUN }).join(&status.id);
+/// Marks a container as one of this kind.
+fn mark(containers: &Path, kind: &str, id: &str) -> Result<()> {
+    let mark = containers.join(kind).join(id);
     let make = || File::options().append(true).create(true).mode(0o600).open(&mark);
-    let made = match (make(), mark.parent()) {
-        (Err(err), Some(parent)) if err.kind() == ErrorKind::NotFound => {
-            make_dir(parent)?;
+    let made = match make() {
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            make_dir(&containers.join(kind))?;
             make()
         }
-        (made, _) => made,
+        made => made,
     };
-    made.map(drop).at(&mark)
-}
-
-/// Gives a container its name.
-fn register(containers: &Path, id: &str, name: &str) -> Result<()> {
-    make_dir(&containers.join(".names"))?;
-    let _lock = lock_names(containers)?;
-    let link = containers.join(".names").join(name);
-    if let Ok(other) = fs::read_link(&link) {
-        if containers.join(&other).exists() {
-            let short: String = other.display().to_string().chars().take(12).collect();
-            let taken = anyhow!("{name}: the container {short} has this name");
-            return Err(taken)
-                .hint(|| format!("another name, or rm -r {}", containers.join(&other).display()));
-        }
-        fs::remove_file(&link).at(&link)?; // its container is gone
-    }
-    symlink(id, &link).at(&link)
+    made.at(&mark).map(drop)
 }
 
 /// Ends the containers whose supervisors were killed, if they have not ended with them.
@@ -252,8 +249,8 @@ pub fn end_orphans(containers: &Path) -> Vec<String> {
     let mut dead = Vec::new();
     for kind in [REMOVE, RUN] {
         let marks = fs::read_dir(containers.join(kind)).into_iter().flatten().flatten();
-        for id in marks.filter_map(|mark| mark.file_name().into_string().ok()) {
-            let Some(_lock) = take_dead(containers, &id) else { continue };
+        let ids = marks.filter_map(|mark| mark.file_name().into_string().ok());
+        for id in ids.filter(|id| is_alive(containers, id) != Some(true)) {
             let status = fs::read(containers.join(&id).join("status.json"));
             let status =
                 status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
@@ -306,19 +303,17 @@ pub fn pid_inode(pidfd: impl AsFd) -> Option<u64> {
 /// Removes these containers of killed supervisors. What cannot be removed now, the next tool removes.
 pub fn collect(containers: &Path, dead: &[String]) {
     for id in dead {
-        if let Some(_lock) = take_dead(containers, id) {
-            let _ = remove(containers, id, None);
+        match File::open(containers.join(id)) {
+            // Held until it is gone: it may have been one that was just being made, and runs by now.
+            Ok(dir) if dir.try_lock().is_ok() => drop(remove(containers, id, None)),
+            Err(err) if err.kind() == ErrorKind::NotFound => {
+                let _ = fs::remove_file(containers.join(REMOVE).join(id));
+                if containers.join(id).exists() {
+                    let _ = mark(containers, REMOVE, id);
+                }
+            }
+            _ => {}
         }
-    }
-}
-
-/// Takes the lock of a container that nobody supervises, if it has a directory; returns nothing if it runs.
-///
-/// Whoever has the lock may remove it, and who is just making one of this id sees that.
-fn take_dead(containers: &Path, id: &str) -> Option<Option<File>> {
-    match File::open(containers.join(id)) {
-        Ok(dir) => dir.try_lock().is_ok().then_some(Some(dir)),
-        Err(_) => Some(None),
     }
 }
 
