@@ -68,15 +68,15 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let store = args.root.open()?;
     let operand = args.image.to_string();
-    let found = args.image.find(&store)?;
-    let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
-
     let warn = |text: &str| {
         if !args.quiet {
             cli::warn(format!("{operand}: {text}"));
         }
     };
+    // Before anything starts a thread, as what waits for an interrupt does: user_namespaces(7).
     let ids = Ids::take(args.uid_map, args.gid_map, &warn)?;
+    let found = args.image.find(&store)?;
+    let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
     let place = Place::take(args.target.path(), args.rootfs)?;
     let rootfs = match args.rootfs {
         true => place.path().to_owned(),
