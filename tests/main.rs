@@ -5,6 +5,7 @@ mod ctr_spawn;
 mod ctr_spawn_options;
 mod exit_status;
 mod harness;
+mod hostile;
 mod house;
 mod img_import;
 mod img_ls;
