@@ -274,6 +274,19 @@ fn credentials_are_found_where_docker_and_podman_keep_them() {
         auth("f")
     ))
     .prints(&result);
+
+    // A helper may write where it likes, which img-pull itself may not.
+    t.sh(r#"mkdir bin; cat >bin/docker-credential-noting <<'END'
+#!/bin/sh
+read registry; echo $registry >$HOME/asked
+echo '{"Username": "user", "Secret": "secret"}'
+END
+        chmod +x bin/docker-credential-noting
+        echo '{"credsStore": "noting"}' >$HOME/.docker/config.json"#)
+        .is_silent();
+    t.sh("rm -r $TARE_ROOT/images; PATH=$PWD/bin:$PATH img-pull -q $REGISTRY/app:1")
+        .prints(&result);
+    t.sh("test $(cat $HOME/asked) = $REGISTRY").is_silent();
 }
 
 #[test]

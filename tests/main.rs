@@ -1,6 +1,7 @@
 //! The programs, tested from outside, in a shell, as a user has them: one module each.
 
 mod completions;
+mod confine;
 mod ctr_spawn;
 mod ctr_spawn_options;
 mod exit_status;

@@ -9,12 +9,14 @@
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
 //! image digest reference platform template    plain values: parse, print, compare; no I/O
+//! confine                    what a process gives up before it reads hostile bytes
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
 
 pub mod archive;
 pub mod bundle;
 pub mod cli;
+pub mod confine;
 pub mod container;
 pub mod digest;
 pub mod error;

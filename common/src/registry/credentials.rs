@@ -18,6 +18,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::mpsc::{self, Sender};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use base64::Engine;
@@ -81,6 +82,18 @@ pub struct Files {
     paths: Vec<PathBuf>,
     /// The first one must exist.
     required: bool,
+    helpers: Helpers,
+}
+
+/// Who runs the helpers: whoever has the question, or a thread that waits for questions.
+#[derive(Clone, Debug, Default)]
+struct Helpers(Option<Sender<Question>>);
+
+/// A question for a helper.
+struct Question {
+    helper: String,
+    key: String,
+    answer: Sender<Result<Option<Credentials>>>,
 }
 
 impl Files {
@@ -89,10 +102,10 @@ impl Files {
         let var =
             |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(path) = authfile {
-            return Files { paths: vec![path], required: true };
+            return Files { paths: vec![path], required: true, helpers: Helpers::default() };
         }
         if let Some(path) = var("REGISTRY_AUTH_FILE") {
-            return Files { paths: vec![path], required: false };
+            return Files { paths: vec![path], required: false, helpers: Helpers::default() };
         }
         let home = var("HOME");
         let run = var("XDG_RUNTIME_DIR").unwrap_or_else(|| {
@@ -106,12 +119,26 @@ impl Files {
         paths.extend(config.map(|dir| dir.join("containers/auth.json")));
         let docker = var("DOCKER_CONFIG").or(home.map(|home| home.join(".docker")));
         paths.extend(docker.map(|dir| dir.join("config.json")));
-        Files { paths, required: false }
+        Files { paths, required: false, helpers: Helpers::default() }
+    }
+
+    /// Runs helpers from a thread that starts now, and stays as free as this one is now.
+    ///
+    /// A helper is the user's own program: it writes where it must, whatever we give up.
+    pub fn with_free_helpers(self) -> Result<Files> {
+        let (sender, questions) = mpsc::channel::<Question>();
+        std::thread::Builder::new().name("helpers".into()).spawn(move || {
+            for Question { helper, key, answer } in questions {
+                // Who asked waits for it.
+                let _ = answer.send(run(&helper, &key));
+            }
+        })?;
+        Ok(Files { helpers: Helpers(Some(sender)), ..self })
     }
 
     /// Returns a list without a file.
     pub fn none() -> Files {
-        Files { paths: Vec::new(), required: false }
+        Files { paths: Vec::new(), required: false, helpers: Helpers::default() }
     }
 
     /// Returns what there is for a repository of the registry `domain`.
@@ -124,7 +151,8 @@ impl Files {
                 Err(err) if err.kind() == ErrorKind::PermissionDenied && !self.required => continue,
                 Err(err) => return Err(err).at(file),
             };
-            let found = Config::parse(&text).at(file)?.find(domain, path).at(file)?;
+            let found =
+                Config::parse(&text).at(file)?.find(domain, path, &self.helpers).at(file)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -168,10 +196,10 @@ impl Config {
             .map_err(|err| anyhow::anyhow!("not a file of credentials (line {})", err.line()))
     }
 
-    fn find(&self, domain: &str, path: &str) -> Result<Option<Credentials>> {
+    fn find(&self, domain: &str, path: &str, helpers: &Helpers) -> Result<Option<Credentials>> {
         let helper = self.cred_helpers.iter().find(|(key, _)| is_for(key, domain));
         if let Some((key, helper)) = helper {
-            return ask(helper, key);
+            return helpers.ask(helper, key);
         }
         // The entry for the longest part of the repository's name is the one that is meant.
         let entries = self.auths.iter().filter_map(|(key, entry)| {
@@ -184,7 +212,7 @@ impl Config {
         if self.creds_store.is_empty() {
             return Ok(None);
         }
-        ask(&self.creds_store, if domain == DOCKER_HUB { HUB_KEY } else { domain })
+        helpers.ask(&self.creds_store, if domain == DOCKER_HUB { HUB_KEY } else { domain })
     }
 }
 
@@ -233,8 +261,18 @@ impl Entry {
     }
 }
 
-/// Asks a credential helper.
-fn ask(helper: &str, key: &str) -> Result<Option<Credentials>> {
+impl Helpers {
+    fn ask(&self, helper: &str, key: &str) -> Result<Option<Credentials>> {
+        let Some(thread) = &self.0 else { return run(helper, key) };
+        let (answer, answered) = mpsc::channel();
+        let question = Question { helper: helper.into(), key: key.into(), answer };
+        let asked = thread.send(question).ok().and_then(|()| answered.recv().ok());
+        asked.context("the thread of the credential helpers has ended")?
+    }
+}
+
+/// Runs a credential helper.
+fn run(helper: &str, key: &str) -> Result<Option<Credentials>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
@@ -283,7 +321,7 @@ mod tests {
     use super::*;
 
     fn find(json: &str, domain: &str, path: &str) -> Option<Credentials> {
-        Config::parse(json.as_bytes()).unwrap().find(domain, path).unwrap()
+        Config::parse(json.as_bytes()).unwrap().find(domain, path, &Helpers::default()).unwrap()
     }
 
     fn password(user: &str, password: &str) -> Option<Credentials> {
@@ -333,7 +371,8 @@ mod tests {
             "{\"auths\": {\"r.io\": {\"username\": \"u\", \"password\": \"hunter2\\r\\n\"}}}",
             "{\"credHelpers\": {\"r.io\": \"../../bin/sh\"}}",
         ] {
-            let result = Config::parse(bad.as_bytes()).and_then(|file| file.find("r.io", "app"));
+            let result = Config::parse(bad.as_bytes())
+                .and_then(|file| file.find("r.io", "app", &Helpers::default()));
             let text = crate::error::line(&result.unwrap_err());
             assert!(!text.contains("hunter2"), "{text}");
         }

@@ -4,10 +4,14 @@
 //! so every path is opened from the root's descriptor by openat2(2), and what
 //! is made or mounted is made or mounted at a descriptor (CVE-2021-30465).
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2};
+use rustix::fs::{
+    FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat, openat2, readlinkat,
+};
 use rustix::io::{Errno, Result};
 
 /// What is at a path.
@@ -29,8 +33,7 @@ pub(super) fn open(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
 
 /// Opens `path` beneath `root` with these flags.
 pub(super) fn open_as(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
-    let kernels = ["proc", "sys", "dev"].iter().any(|name| path.starts_with(name));
-    let links = if kernels { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::empty() };
+    let links = if is_kernels(path) { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::empty() };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | links;
     let path = if path == Path::new("") { Path::new(".") } else { path };
     let mut tries = 0;
@@ -43,13 +46,43 @@ pub(super) fn open_as(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Own
     }
 }
 
+/// Tells whether `path` is in one of the kernel's own directories.
+fn is_kernels(path: &Path) -> bool {
+    ["proc", "sys", "dev"].iter().any(|name| path.starts_with(name))
+}
+
+/// The most links to nowhere that are followed: path_resolution(7).
+const MOST_LINKS: usize = 40;
+
 /// Opens `path`, and makes it and the directories above it if they are missing.
+///
+/// A link to what is missing is followed, and that is made: in many images
+/// /etc/resolv.conf leads to a file of some service that does not run.
 pub(super) fn open_or_make(root: BorrowedFd, path: &Path, shape: Shape) -> Result<OwnedFd> {
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        match make(root, &path, shape)? {
+            Made::There(fd) => return Ok(fd),
+            Made::Link(further) => path = further,
+        }
+    }
+    Err(Errno::LOOP)
+}
+
+/// How far [`make`] came.
+enum Made {
+    /// All the way.
+    There(OwnedFd),
+    /// To a link, which leads to this path.
+    Link(PathBuf),
+}
+
+fn make(root: BorrowedFd, path: &Path, shape: Shape) -> Result<Made> {
     match open(root, path) {
         Err(Errno::NOENT) => {}
-        result => return result,
+        result => return result.map(Made::There),
     }
-    // Down from the deepest directory that is there; from then on all is ours, and no links are followed.
+    // Down from the deepest directory that is there; from then on we look at each name ourselves.
     let mut missing = Vec::new();
     let mut there = path;
     let mut dir = loop {
@@ -63,6 +96,7 @@ pub(super) fn open_or_make(root: BorrowedFd, path: &Path, shape: Shape) -> Resul
             result => break result?,
         }
     };
+    let mut there = there.to_path_buf();
     while let Some(name) = missing.pop() {
         let directory = !missing.is_empty() || shape == Shape::Directory;
         let made = match directory {
@@ -73,18 +107,30 @@ pub(super) fn open_or_make(root: BorrowedFd, path: &Path, shape: Shape) -> Resul
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
-        let kind = if directory { OFlags::DIRECTORY } else { OFlags::empty() };
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | kind;
-        dir = openat(&dir, name, flags, Mode::empty())?;
-    }
-    if shape == Shape::File {
-        let made = rustix::fs::fstat(&dir)?;
         // O_PATH with O_NOFOLLOW opens a link that came first as itself.
-        if FileType::from_raw_mode(made.st_mode) == FileType::Symlink {
-            return Err(Errno::LOOP);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let next = openat(&dir, name, flags, Mode::empty())?;
+        match FileType::from_raw_mode(fstat(&next)?.st_mode) {
+            FileType::Symlink if is_kernels(path) => return Err(Errno::LOOP),
+            FileType::Symlink => {
+                let text = readlinkat(&next, c"", Vec::new())?;
+                // An absolute one begins at the root, as everything here does.
+                let mut further = there.join(OsStr::from_bytes(text.as_bytes()));
+                further.extend(missing.iter().rev());
+                return Ok(Made::Link(further.components().skip_while(is_root).collect()));
+            }
+            FileType::Directory => {}
+            _ if directory => return Err(Errno::NOTDIR),
+            _ => {}
         }
+        there.push(name);
+        dir = next;
     }
-    Ok(dir)
+    Ok(Made::There(dir))
+}
+
+fn is_root(component: &Component) -> bool {
+    *component == Component::RootDir
 }
 
 #[cfg(test)]
@@ -121,10 +167,40 @@ mod tests {
         open_or_make(root.as_fd(), Path::new("in/x"), Shape::Directory).unwrap();
         assert!(dir.path().join("real/x").is_dir());
         for path in ["out/x", "up/x"] {
-            let made = open_or_make(root.as_fd(), Path::new(path), Shape::Directory);
-            assert_eq!(made.unwrap_err(), Errno::NOTDIR, "{path}");
+            open_or_make(root.as_fd(), Path::new(path), Shape::Directory).unwrap();
         }
         assert_eq!(fs::read_dir(bait.path()).unwrap().count(), 0);
+        assert!(dir.path().join("tmp/x").is_dir());
+        let again = dir.path().join(bait.path().strip_prefix("/").unwrap());
+        assert!(again.join("x").is_dir());
+    }
+
+    #[test]
+    fn what_a_link_to_nowhere_means_is_made() {
+        let (dir, root) = tree();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        symlink("../run/service/file", dir.path().join("etc/conf")).unwrap();
+        symlink("/var/run", dir.path().join("run")).unwrap();
+        open_or_make(root.as_fd(), Path::new("etc/conf"), Shape::File).unwrap();
+        assert!(dir.path().join("var/run/service/file").is_file());
+
+        symlink("b", dir.path().join("a")).unwrap();
+        symlink("a", dir.path().join("b")).unwrap();
+        symlink("../../x/../y", dir.path().join("odd")).unwrap();
+        symlink("/proc/nothing", dir.path().join("kernels")).unwrap();
+        symlink("/etc/conf/x", dir.path().join("through-a-file")).unwrap();
+        symlink("real", dir.path().join("proc")).unwrap();
+        for (path, errno) in [
+            ("a", Errno::LOOP),
+            ("a/x", Errno::LOOP),
+            ("odd", Errno::NOENT),
+            ("kernels", Errno::LOOP),
+            ("through-a-file", Errno::NOTDIR),
+        ] {
+            let made = open_or_make(root.as_fd(), Path::new(path), Shape::File);
+            assert_eq!(made.unwrap_err(), errno, "{path}");
+        }
+        assert!(!dir.path().join("real").exists());
     }
 
     #[test]

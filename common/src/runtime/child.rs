@@ -4,7 +4,7 @@
 //! operation and an errno, eight bytes over a pipe that closes on exec.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -277,6 +277,31 @@ impl<'a> Child<'a> {
         for (node, tree) in nodes.iter().zip(trees) {
             let target = self.make_file(&node.target).part(Part::Target)?;
             attach(&tree, &target, "").part(Part::Target)?;
+        }
+        self.own_null().part(Part::Target)
+    }
+
+    /// Puts the container's own null device wherever a standard stream is the host's.
+    ///
+    /// Through a descriptor whoever is root here could change the mode of the host's, for everybody there.
+    fn own_null(&mut self) -> rustix::io::Result<()> {
+        let mut own = None;
+        for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            if is_null(fd).is_err() {
+                continue;
+            }
+            if own.is_none() {
+                let root = self.root.as_ref().ok_or(Errno::INVAL)?;
+                own = Some(beneath::open_as(root, Path::new("dev/null"), OFlags::RDWR)?);
+            }
+            // It was set above.
+            let own = own.as_ref().unwrap();
+            is_null(own)?;
+            match fd.as_raw_fd() {
+                0 => rustix::stdio::dup2_stdin(own)?,
+                1 => rustix::stdio::dup2_stdout(own)?,
+                _ => rustix::stdio::dup2_stderr(own)?,
+            }
         }
         Ok(())
     }

@@ -60,13 +60,9 @@ pub struct CannotRun {
 }
 
 impl CannotRun {
-    /// Returns the exit status of it: 127 if there is no such file, 126 if it is no program, else 125.
+    /// Returns the exit status of it, as env(1) has it: 127 if there is no such file, else 126.
     pub fn status(&self) -> u8 {
-        match self.errno {
-            Errno::NOENT => 127,
-            Errno::ACCESS | Errno::ISDIR | Errno::NOEXEC => 126,
-            _ => 125,
-        }
+        if self.errno == Errno::NOENT { 127 } else { 126 }
     }
 }
 

@@ -16,6 +16,7 @@ use change::Change;
 use clap::Parser;
 use common::archive::{self, Packing};
 use common::cli::{self, Root};
+use common::confine::{Allowed, confine};
 use common::digest::Digest;
 use common::error::{At, Hint, Usage};
 use common::image;
@@ -63,8 +64,10 @@ fn run(args: Args) -> Result<()> {
     }
     let created = created()?;
     let store = args.root.open()?;
+    let tar = open(&args.file)?;
+    confine(&Allowed { write: &[store.images.dir()], ..Allowed::default() })?;
     let writing = store.images.writing()?;
-    let layer = copy(open(&args.file)?, &args.file, &writing)?;
+    let layer = copy(tar, &args.file, &writing)?;
     let (media_type, diff_id) = layer_of(&layer).at(&args.file)?;
     let (digest, size) = layer.publish()?;
     let layer = image::descriptor(media_type, &digest, size);

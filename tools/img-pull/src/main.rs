@@ -20,6 +20,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Parser};
 use common::cli::{self, Dir, Root};
+use common::confine::{Allowed, confine};
 use common::error::{At, Usage, find};
 use common::layout::Layout;
 use common::platform::Platform;
@@ -117,7 +118,7 @@ fn run(args: Args) -> Result<()> {
     if let Some(path) = &args.authfile {
         fs::metadata(path).at(path)?; // or it would be missed only when somebody asks
     }
-    options.files = Files::of_user(args.authfile.clone());
+    options.files = Files::of_user(args.authfile.clone()).with_free_helpers()?;
     options.credentials = args.creds.as_deref().map(password::credentials).transpose()?;
     options.notice = Some(Box::new({
         let progress = progress.clone();
@@ -130,6 +131,8 @@ fn run(args: Args) -> Result<()> {
         platform: args.platform.clone(),
         all_platforms: args.all_platforms,
     };
+
+    confine(&Allowed { write: &[layout.dir()], connect: true, ..Allowed::default() })?;
 
     let mut registries = HashMap::new();
     let mut failed = false;

@@ -2,7 +2,8 @@
 //!
 //! An ordinary user unpacks as root of a user namespace, so that files get the
 //! owners that the image says as far as the user has ids to give. The tree is
-//! made beside its place, and put there when it is whole and on the disk.
+//! made beside its place, and put there when it is whole and on the disk. Before
+//! the first byte of the image is read, we give up writing anywhere else.
 
 mod ids;
 mod place;
@@ -78,6 +79,12 @@ fn run(args: Args) -> Result<()> {
     let found = args.image.find(&store)?;
     let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
     let place = Place::take(args.target.path(), args.rootfs)?;
+    let cache = store.cache();
+    fs::create_dir_all(&cache).at(&cache)?;
+    place.confine(&cache)?;
+
+    let found = args.image.find(&store)?;
+    let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
     let rootfs = match args.rootfs {
         true => place.path().to_owned(),
         false => place.path().join("rootfs"),

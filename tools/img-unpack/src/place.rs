@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, anyhow, bail};
 use common::cli;
+use common::confine::{Allowed, confine};
 use common::error::{At, Hint};
 use common::tree;
 use rustix::fs::{CWD, RenameFlags};
@@ -82,6 +83,17 @@ impl Place {
             fs::create_dir(&place.result).at(dir)?;
         }
         Ok(place)
+    }
+
+    /// Gives up writing anywhere but here and beneath `cache`.
+    pub fn confine(&self, cache: &Path) -> Result<()> {
+        let remains = lock(&self.remains);
+        let (write, beside) = match &*remains {
+            Remains::Beside(made) => (made.as_path(), made.parent()),
+            _ => (self.result.as_path(), None),
+        };
+        let place: Vec<&Path> = beside.into_iter().collect();
+        confine(&Allowed { write: &[cache, write], place: &place, connect: false })
     }
 
     /// Returns the directory to put things into.
