@@ -130,6 +130,18 @@ fn a_user_with_subordinate_ids_keeps_owners_apart() {
 }
 
 #[test]
+fn a_user_unpacks_an_archive() {
+    if lacks(&["root", "newuidmap", "bzip2"]) {
+        return;
+    }
+    let t = Sandbox::with_image("app:v1").as_user();
+    t.sh("tar -C $TARE_ROOT/images -cf app.tar . && bzip2 -k app.tar").is_silent();
+    t.sh("img-unpack ./app.tar a; img-unpack - b <app.tar; img-unpack - c <app.tar.bz2")
+        .prints("./a\n./b\n./c\n");
+    t.sh("diff -r a b; diff -r a c; unshare --map-root-user --map-auto rm -r a b c").is_silent();
+}
+
+#[test]
 fn the_fixture_is_unpacked_as_tar_does() {
     let t = Sandbox::with_image("app:v1");
     let layer = busybox().manifest()["layers"][0]["digest"].as_str().unwrap().replace(':', "/");

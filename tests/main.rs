@@ -9,6 +9,7 @@ mod escapes;
 mod exit_status;
 mod faults;
 mod harness;
+mod hostile;
 mod house;
 mod img_import;
 mod img_ls;

@@ -9,22 +9,27 @@
 //! straight into the layout that it is loaded into. Every blob is verified, and
 //! nothing is named here: the caller names images that are whole.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use liblzma::stream::{CONCATENATED, Stream};
 use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
-use tar::EntryType;
 
 use crate::digest::Digest;
-use crate::image::{self, Document, REF_NAME};
+use crate::image::{self, Document, INDEX_DEPTH, REF_NAME};
+use crate::layer::{self, Member, Type};
 use crate::layout::{Index, Layout, Missing, Writing};
 
 /// Where Docker and containerd write the full name of an image, beside the ref.name that is only a tag.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// The most bytes of documents outside `blobs/` that are kept while an archive is read.
-const DOCUMENTS: u64 = 64 << 20;
+/// The most bytes of documents outside `blobs/`, and of names, that are kept while an archive is read.
+const DOCUMENTS: u64 = 16 << 20;
+/// The most memory that unpacking xz may take: 128 MiB of dictionary, as large as zstd's window may be.
+const XZ_MEMORY: u64 = 144 << 20;
 /// How many symlinks lead from a layer's name to the layer.
 const LINKS: usize = 8;
 
@@ -43,32 +48,30 @@ pub struct Loaded {
 /// If anything is cut short, missing or has another digest than it claims.
 pub fn load(archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
     let mut contents = Contents::default();
-    let mut tar = tar::Archive::new(unpacked(archive)?);
-    for entry in tar.entries()? {
-        let mut entry = entry.context("not an archive, or cut short")?;
-        let path = entry.path()?.into_owned();
-        let Some(name) = plain(&path) else { bail!("{:?}: a path that leaves the archive", path) };
-        let subject = || format!("{name:?}");
-        match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => {
-                contents.take(&name, &mut entry, into).with_context(subject)?
+    layer::members(unpacked(archive)?, |mut member| {
+        let path = Path::new(OsStr::from_bytes(&member.name)).to_owned();
+        let Some(name) = plain(&path) else { bail!("{path:?}: a path that leaves the archive") };
+        match member.kind {
+            Type::File => {
+                contents.take(&name, &mut member, into).with_context(|| format!("{name:?}"))
             }
-            EntryType::Symlink | EntryType::Link => {
-                let target =
-                    entry.link_name()?.ok_or_else(|| anyhow!("{name:?}: a link to nowhere"))?;
-                let from = match entry.header().entry_type() {
-                    EntryType::Symlink => path.parent().unwrap_or(Path::new("")).join(target),
-                    _ => target.into_owned(),
+            Type::Symlink | Type::HardLink => {
+                let link = Path::new(OsStr::from_bytes(&member.link));
+                let from = match member.kind {
+                    Type::Symlink => path.parent().unwrap_or(Path::new("")).join(link),
+                    _ => link.to_owned(),
                 };
                 let target = plain(&from)
-                    .ok_or_else(|| anyhow!("{name:?}: a link that leaves the archive"))?;
+                    .with_context(|| format!("{name:?}: a link that leaves the archive"))?;
                 ensure!(!name.starts_with("blobs"), "{name:?}: a link where a blob should be");
+                contents.keep(&name, target.len() as u64)?;
                 contents.links.insert(name, target);
+                Ok(())
             }
-            EntryType::Directory => {}
-            _ => bail!("{name:?}: neither a file, a directory nor a link"),
+            Type::Directory => Ok(()),
+            Type::Special => bail!("{name:?}: neither a file, a directory nor a link"),
         }
-    }
+    })?;
     let loaded = contents.images(into)?;
     ensure!(!loaded.is_empty(), "an archive without images");
     Ok(loaded)
@@ -103,38 +106,48 @@ struct DockerImage {
 
 impl Contents {
     /// Takes a file in.
-    fn take(&mut self, name: &str, file: &mut impl HasSize, into: &Writing) -> Result<()> {
+    fn take(&mut self, name: &str, file: &mut Member, into: &Writing) -> Result<()> {
         if let Some(blob) = name.strip_prefix("blobs/") {
             let digest: Digest = blob.replacen('/', ":", 1).parse()?;
-            if let Some(mut writer) = into.blob(&digest, file.size())? {
+            if let Some(mut writer) = into.blob(&digest, file.size)? {
                 writer.restart()?;
-                if let Err(err) = io::copy(file, &mut writer) {
+                if let Err(err) = copy(file, &mut writer) {
                     writer.discard(); // an archive cannot be asked for the rest
-                    return Err(err.into());
+                    return Err(err);
                 }
                 writer.finish()?;
             }
             return Ok(());
         }
         if name.ends_with(".tar") || name.ends_with(".tar.gz") {
+            self.keep(name, 0)?;
             let mut blob = into.new_blob()?;
-            let size = file.size();
-            ensure!(io::copy(file, &mut blob)? == size, "cut short");
+            copy(file, &mut blob)?;
             self.layers.insert(name.into(), blob.finish()?);
             return Ok(());
         }
         // Docker's <id>/json and <id>/VERSION, and what nobody knows, are not needed.
         if name == "oci-layout" || (name.ends_with(".json") && !name.contains('/')) {
-            self.size += file.size();
-            ensure!(
-                self.size <= DOCUMENTS,
-                "the archive has more than {DOCUMENTS} bytes of documents"
-            );
+            self.keep(name, file.size)?;
             let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            ensure!(bytes.len() as u64 == file.size(), "cut short");
+            copy(file, &mut bytes)?;
             self.documents.insert(name.into(), bytes);
         }
+        Ok(())
+    }
+
+    /// Makes sure that the archive has one member of this name, and that there is room for `size` more bytes.
+    ///
+    /// Of two, some readers take the first and some the last.
+    fn keep(&mut self, name: &str, size: u64) -> Result<()> {
+        let there = self.documents.contains_key(name)
+            || self.layers.contains_key(name)
+            || self.links.contains_key(name);
+        ensure!(!there, "{name:?}: it is there twice");
+        // What a map takes for an entry is some 100 bytes.
+        self.size = self.size.saturating_add(size).saturating_add(name.len() as u64 + 100);
+        let most = DOCUMENTS >> 20;
+        ensure!(self.size <= DOCUMENTS, "more than {most} MiB of documents and links");
         Ok(())
     }
 
@@ -152,9 +165,10 @@ impl Contents {
     fn oci(&self, index: &[u8], into: &Writing) -> Result<Vec<Loaded>> {
         let index = Index::parse(index)?;
         let mut loaded: Vec<Loaded> = Vec::new();
+        let mut seen = HashSet::new();
         for entry in index.images() {
             let desc = entry.descriptor()?;
-            check_whole(into.layout(), &desc, 0)?;
+            check_whole(into.layout(), &desc, 0, &mut seen)?;
             let annotations = desc.annotations().clone().unwrap_or_default();
             let name =
                 annotations.get(CONTAINERD_NAME).or_else(|| annotations.get(REF_NAME)).cloned();
@@ -243,16 +257,29 @@ impl Contents {
 }
 
 /// Checks that all that `desc` leads to is in the layout.
-fn check_whole(layout: &Layout, desc: &Descriptor, depth: usize) -> Result<()> {
-    ensure!(depth < image::INDEX_DEPTH, "indexes nest deeper than {}", image::INDEX_DEPTH);
+///
+/// What is in `seen` was looked at already: there may be more ways through
+/// indexes than anyone could go.
+fn check_whole(
+    layout: &Layout,
+    desc: &Descriptor,
+    depth: usize,
+    seen: &mut HashSet<Digest>,
+) -> Result<()> {
+    ensure!(depth < INDEX_DEPTH, "indexes nest deeper than {INDEX_DEPTH}");
     let here = |desc: &Descriptor| -> Result<()> {
         let digest = image::digest(desc)?;
         ensure!(layout.has(&digest, desc.size()), Missing(digest));
         Ok(())
     };
-    match image::parse(&layout.read(desc)?, &image::media_type(desc))? {
+    if !seen.insert(image::digest(desc)?) {
+        return here(desc);
+    }
+    let subject = || format!("blob {}", desc.digest());
+    match image::parse(&layout.read(desc)?, &image::media_type(desc)).with_context(subject)? {
         Document::Index(index) => {
-            index.manifests().iter().try_for_each(|desc| check_whole(layout, desc, depth + 1))
+            let mut members = index.manifests().iter();
+            members.try_for_each(|desc| check_whole(layout, desc, depth + 1, seen))
         }
         Document::Manifest(manifest) => {
             here(manifest.config())?;
@@ -287,14 +314,13 @@ fn plain(path: &Path) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// A reader that knows how much there is to read.
-trait HasSize: Read {
-    fn size(&self) -> u64;
-}
-
-impl<R: Read> HasSize for tar::Entry<'_, R> {
-    fn size(&self) -> u64 {
-        tar::Entry::size(self)
+/// Writes out all data of a member.
+fn copy(member: &mut Member, to: &mut impl Write) -> Result<()> {
+    loop {
+        match member.data()? {
+            [] => return Ok(()),
+            piece => to.write_all(piece)?,
+        }
     }
 }
 
@@ -350,7 +376,10 @@ pub fn unpacked<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
             decoder.window_log_max(27)?; // 128 MiB: more is a bomb
             Box::new(decoder)
         }
-        Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(stream)),
+        Packing::Xz => {
+            let decoder = Stream::new_auto_decoder(XZ_MEMORY, CONCATENATED)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(stream, decoder))
+        }
         Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(stream)),
     })
 }

@@ -86,14 +86,28 @@ pub fn line(error: &Error) -> String {
     links.join(": ")
 }
 
-/// Returns `text` with its control characters escaped, so that it can go to a terminal.
+/// The most characters that are shown from the start of a message, and from its end: names in it may
+/// be as long as a file is.
+const LONG: usize = 500;
+
+/// Returns `text` with its control characters escaped, and no longer than a message may be, so that it can go to a terminal.
 pub fn visible(text: &str) -> String {
     // U+202A..2069 reorder the text around them, so that a terminal shows another name.
     let odd =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if odd(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    let mut out = String::with_capacity(text.len().min(2 * LONG));
+    let mut show = |text: &str| {
+        text.chars().for_each(|c| if odd(c) { out.extend(c.escape_default()) } else { out.push(c) })
+    };
+    let start = text.char_indices().nth(LONG).map(|(at, _)| at);
+    let end = text.char_indices().rev().nth(LONG - 1).map(|(at, _)| at);
+    match (start, end) {
+        (Some(start), Some(end)) if start < end => {
+            show(&text[..start]);
+            show("...");
+            show(&text[end..]);
+        }
+        _ => show(text),
     }
     out
 }
@@ -139,6 +153,14 @@ mod tests {
         let err =
             Err::<(), _>(Usage("bad".into())).hint(|| "good".into()).context("tool").unwrap_err();
         assert_eq!(find::<Usage>(&err).map(|usage| usage.0.as_str()), Some("bad"));
+    }
+
+    #[test]
+    fn names_cannot_fill_the_terminal() {
+        let (start, end) = ("ä".repeat(LONG), "ö".repeat(LONG));
+        assert_eq!(visible(&format!("{start}{end}")), format!("{start}{end}"));
+        assert_eq!(visible(&format!("{start}x{end}")), format!("{start}...{end}"));
+        assert_eq!(visible(""), "");
     }
 
     #[test]

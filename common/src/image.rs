@@ -6,8 +6,14 @@
 //! (CVE-2021-41190), another schema version, a media type that contradicts the
 //! document. Nothing is ever serialized again: a blob's bytes are its name.
 
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::marker::PhantomData;
+
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::digest::Digest;
 use crate::platform::Platform;
@@ -54,6 +60,38 @@ impl Kind {
     }
 }
 
+/// The fields of a JSON object, no two of which have one name but for the case of its letters.
+///
+/// Go's encoding/json, which Docker, containerd and skopeo read with, takes
+/// `Layers` for `layers`, and of two the last. An image that is another one to
+/// them has no place here.
+pub struct Fields<V>(pub BTreeMap<String, V>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Fields<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Seen<V> {
+            type Value = Fields<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<V>, A::Error> {
+                let (mut fields, mut seen) = (BTreeMap::new(), HashSet::new());
+                while let Some(name) = map.next_key::<String>()? {
+                    if !seen.insert(name.to_lowercase()) {
+                        return Err(A::Error::custom(format!("duplicate field {name:?}")));
+                    }
+                    fields.insert(name, map.next_value()?);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Seen(PhantomData))
+    }
+}
+
 /// Reads a manifest or an index.
 ///
 /// `media_type` is what the descriptor or the registry called it; the document must agree.
@@ -73,6 +111,7 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
     }
     ensure!(bytes.len() as u64 <= DOCUMENT_LIMIT, "larger than {DOCUMENT_LIMIT} bytes");
     let head: Head = serde_json::from_slice(bytes).context("not a manifest")?;
+    serde_json::from_slice::<Fields<IgnoredAny>>(bytes).context("not a manifest")?;
     match head.schema_version {
         Some(2) => {}
         Some(1) => bail!("a Docker schema 1 manifest, which is not supported"),
@@ -99,6 +138,7 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
 
 /// Reads an image's config.
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration> {
+    serde_json::from_slice::<Fields<IgnoredAny>>(bytes).context("not an image config")?;
     serde_json::from_slice(bytes).context("not an image config")
 }
 

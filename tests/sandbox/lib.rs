@@ -13,6 +13,8 @@
 //! be gone: [`leftovers`] says how that is told from what other tests, which
 //! run at the same time, have started and mounted.
 
+#[path = "../hostile/corpus/mod.rs"]
+pub mod corpus;
 pub mod disk;
 pub mod faulty;
 pub mod image;

@@ -11,7 +11,7 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         header.set_mode(0o644);
         match name.strip_suffix("->") {
             Some(name) => {
-                header.set_entry_type(EntryType::Symlink);
+                header.set_entry_type(tar::EntryType::Symlink);
                 header.set_size(0);
                 tar.append_link(&mut header, name, std::str::from_utf8(contents).unwrap()).unwrap();
             }
@@ -157,6 +157,68 @@ fn hostile_archives_are_errors() {
         assert!(load(&archive[..], &layout.writing().unwrap()).is_err(), "{what}");
         assert!(!layout.dir().join(".partial").exists(), "{what}");
     }
+}
+
+#[test]
+fn what_two_readers_would_read_differently_is_an_error() {
+    let layer = tar(&[("hello", b"world")]);
+    let config = config(&Digest::of(&layer));
+    let manifest: &[u8] = br#"[{"Config":"c.json","RepoTags":null,"Layers":["l.tar"]}]"#;
+    let right: [(&str, &[u8]); 3] =
+        [("l.tar", &layer), ("c.json", &config), ("manifest.json", manifest)];
+    for i in 0..right.len() {
+        let twice = [&right[..], &right[i..=i]].concat();
+        let (_dir, layout) = layout();
+        let err = load(&tar(&twice)[..], &layout.writing().unwrap()).unwrap_err();
+        assert!(format!("{err:#}").ends_with("it is there twice"), "{err:#}");
+    }
+}
+
+#[test]
+fn what_is_kept_of_an_archive_is_bounded() {
+    let gzip = |bytes: &[u8]| packed(bytes).swap_remove(1).1;
+    // A GNU name of 20 MiB.
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(20 << 20);
+    header.set_cksum();
+    let long = [header.as_bytes(), &vec![b'n'; 20 << 20][..]].concat();
+    let blank = vec![b' '; 9 << 20];
+    let documents = tar(&[("a.json", &blank), ("b.json", &blank)]);
+    for (bytes, expected) in
+        [(long, "more than 65536"), (documents, "more than 16 MiB of documents and links")]
+    {
+        let (_dir, layout) = layout();
+        let err = load(&gzip(&bytes)[..], &layout.writing().unwrap()).unwrap_err();
+        assert!(format!("{err:#}").contains(expected), "{err:#}");
+    }
+    let mut options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();
+    options.dict_size(512 << 20);
+    let mut filters = liblzma::stream::Filters::new();
+    filters.lzma2(&options);
+    let encoder = Stream::new_stream_encoder(&filters, liblzma::stream::Check::Crc32).unwrap();
+    let mut xz = liblzma::write::XzEncoder::new_stream(Vec::new(), encoder);
+    xz.write_all(&docker_archive()).unwrap();
+    let (_dir, layout) = layout();
+    let err = load(&xz.finish().unwrap()[..], &layout.writing().unwrap()).unwrap_err();
+    assert!(format!("{err:#}").contains("memory"), "{err:#}");
+}
+
+#[test]
+fn a_manifest_that_many_ways_lead_to_is_looked_at_once() {
+    let (_dir, layout) = layout();
+    let writing = layout.writing().unwrap();
+    let mut desc = load(&docker_archive()[..], &writing).unwrap().remove(0).desc;
+    for _ in 0..7 {
+        let members = vec![serde_json::to_value(&desc).unwrap(); 100];
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": members,
+        });
+        let bytes = index.to_string().into_bytes();
+        let digest = writing.put(&bytes).unwrap();
+        desc = image::descriptor(MediaType::ImageIndex, &digest, bytes.len() as u64);
+    }
+    check_whole(&layout, &desc, 0, &mut HashSet::new()).unwrap(); // else it takes for ever
 }
 
 #[test]

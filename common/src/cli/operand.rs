@@ -187,7 +187,7 @@ impl Place {
                 .ok_or_else(|| anyhow!("{path}:{name}: no such image"))
                 .hint(|| offer(&index))?,
             (None, None) => match index.images() {
-                [only] => only.descriptor()?,
+                [only] => only.descriptor().with_context(|| path.to_string())?,
                 [] => bail!("{path}: a layout without images"),
                 _ => return Err(anyhow!("{path}: which image?")).hint(|| offer(&index)),
             },
@@ -289,7 +289,8 @@ fn stdin() -> Result<Opened> {
             bail!("no image on stdin: did the command before this one fail?");
         }
         match byte[0] {
-            b'\n' => break,
+            // What bzip2 has packed begins like a line of text.
+            b'\n' if !archive::is_archive(&line) => break,
             b if b.is_ascii_control() || !b.is_ascii() || line.len() == LINE_LIMIT => {
                 line.push(b);
                 stdin

@@ -279,6 +279,9 @@ impl Dirs {
     /// Returns where `path` leads to, all links followed. What does not exist is taken by name.
     fn follow(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let mut done = Vec::new();
+        // The directory that `done` is, if there is one. It is entered name by name: to go through
+        // all of a deep path for each of its names, for each of many entries, would take hours.
+        let mut at = Some(self.root.clone());
         let mut todo: Vec<Vec<u8>> = reversed(path);
         let (mut hops, mut steps) = (0, 0);
         while let Some(name) = todo.pop() {
@@ -288,20 +291,21 @@ impl Dirs {
                 b"" | b"." => continue,
                 b".." => {
                     done.truncate(done.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+                    at = self.walk(&done, Missing::Absent)?;
                     continue;
                 }
                 _ => {}
             }
-            let link = match self.walk(&done, Missing::Absent)? {
-                Some(dir) => readlinkat(&dir.fd, &name[..], Vec::new()).ok(),
-                None => None,
-            };
+            let link = at.as_ref().and_then(|dir| readlinkat(&dir.fd, &name[..], Vec::new()).ok());
             let Some(link) = link else {
                 if !done.is_empty() {
                     done.push(b'/');
                 }
                 done.extend_from_slice(&name);
                 ensure!(done.len() < PATH_MAX, "{}: leads too deep", lossy(path));
+                if let Some(dir) = at {
+                    at = self.step(&dir, &name, &done)?;
+                }
                 continue;
             };
             hops += 1;
@@ -309,10 +313,23 @@ impl Dirs {
             let link = link.to_bytes();
             if link.starts_with(b"/") {
                 done.clear();
+                at = Some(self.root.clone());
             }
             todo.extend(reversed(link));
         }
         Ok(done)
+    }
+
+    /// Opens what `dir` has under `name`, which is at `path`; nothing, if it is no directory.
+    fn step(&mut self, dir: &Dir, name: &[u8], path: &[u8]) -> Result<Option<Rc<Dir>>> {
+        if let Some(next) = self.kept(path) {
+            return Ok(Some(next));
+        }
+        match self.enter(&dir.fd, name) {
+            Ok((fd, mode)) => self.keep(fd, path, mode).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(err) => Err(err).at(shown(path)),
+        }
     }
 
     /// Removes what `parent` has under `name`, with all that is in it; false if there is nothing.

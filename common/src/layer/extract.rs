@@ -49,10 +49,34 @@ pub(super) struct Extract {
 
 /// Checks what can be said of an entry without a tree.
 pub(super) fn check(entry: &Entry) -> Result<()> {
-    if let Some(Place::In { name, .. }) = place(&entry.name)? {
-        Name::parse(name)?;
+    match place(&entry.name)? {
+        None => return Ok(()),
+        Some(Place::Root) => {
+            ensure!(entry.kind == Kind::Directory, "the root of a tree is a directory");
+        }
+        Some(Place::In { name, .. }) => {
+            if Name::parse(name)? != Name::Plain {
+                return Ok(()); // of a whiteout the name counts, and nothing else
+            }
+        }
     }
-    Ok(())
+    match entry.kind {
+        Kind::HardLink => target(&entry.link).map(drop),
+        // As the upper directory of an overlay has them. In a layer it would make a file vanish
+        // for those who mount it and appear as a device for those who unpack it.
+        Kind::Character if entry.device == (0, 0) => {
+            bail!("a character device 0:0, which is no whiteout in a layer")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Splits the path of a hard link's target.
+fn target(link: &[u8]) -> Result<(Vec<u8>, &[u8])> {
+    match place(link).with_context(|| format!("hard link to {:?}", lossy(link)))? {
+        Some(Place::In { dir, name }) => Ok((dir, name)),
+        _ => bail!("hard link to {:?}", lossy(link)),
+    }
 }
 
 /// A path that was split into the directory and what is in it, or is the root.
@@ -114,10 +138,10 @@ impl Extract {
     }
 
     fn entry(&mut self, entry: &Entry, data: &mut Entries) -> Result<()> {
+        check(entry)?;
         let (dir, name) = match place(&entry.name)? {
             None => return Ok(()),
             Some(Place::Root) => {
-                ensure!(entry.kind == Kind::Directory, "the root of a tree is a directory");
                 let root = self.dirs.root().clone();
                 return self.dress_directory(&root, entry, false);
             }
@@ -182,10 +206,7 @@ impl Extract {
 
     /// Returns the directory and the name of a hard link's target.
     fn target(&mut self, link: &[u8]) -> Result<(Rc<Dir>, Vec<u8>)> {
-        let place = place(link).with_context(|| format!("hard link to {:?}", lossy(link)))?;
-        let Some(Place::In { dir, name }) = place else {
-            bail!("hard link to {:?}", lossy(link));
-        };
+        let (dir, name) = target(link)?;
         let dir = self.dirs.find(&dir, Missing::Absent)?;
         let dir = dir.with_context(|| format!("hard link to {:?}: not found", lossy(link)))?;
         Ok((dir, name.into()))
@@ -369,10 +390,6 @@ impl Extract {
             Kind::Block => (FileType::BlockDevice, entry.device),
             _ => (FileType::Fifo, (0, 0)),
         };
-        // As the upper directory of an overlay has them. In a layer it would make a file vanish
-        // for those who mount it and appear as a device for those who unpack it.
-        let is_whiteout = kind == FileType::CharacterDevice && number == (0, 0);
-        ensure!(!is_whiteout, "a character device 0:0, which is no whiteout in a layer");
         if kind == FileType::Fifo || self.owners == Owners::Set {
             let mode = Mode::from_raw_mode(entry.mode & 0o777);
             let device = makedev(number.0, number.1);

@@ -113,11 +113,13 @@ impl Header {
         if self.dialect() == Dialect::Unix {
             return Ok((0, 0));
         }
-        let part = |at| {
+        // Linux has 12 and 20 bits. What is cut off could leave 0:0, which is a whiteout to overlay.
+        let part = |at, bits: u32| {
             let n = number(self.field(at, 8)).context("bad device number")?;
-            u32::try_from(n).map_err(|_| anyhow!("bad device number: {n}"))
+            let fits = u32::try_from(n).ok().filter(|n| n >> bits == 0);
+            fits.with_context(|| format!("bad device number: {n}"))
         };
-        Ok((part(329)?, part(337)?))
+        Ok((part(329, 12)?, part(337, 20)?))
     }
 
     /// Returns the first part of an old GNU sparse map, whether blocks of more follow, and the file's full size.
@@ -385,6 +387,22 @@ mod tests {
         assert_eq!(header(b"", b"p", b""), b"n");
         let long = [b'p'; 150];
         assert_eq!(header(b"ustar\x0000", &long, b"tar\0").len(), 131 + 2);
+    }
+
+    #[test]
+    fn a_device_has_a_number_that_linux_has() {
+        let device = |major: &[u8; 8], minor: &[u8; 8]| {
+            let mut block = [0; BLOCK];
+            block[257..265].copy_from_slice(b"ustar\x0000");
+            block[329..337].copy_from_slice(major);
+            block[337..345].copy_from_slice(minor);
+            Header { block }.device().ok()
+        };
+        assert_eq!(device(b"0007777\0", b"3777777\0"), Some((0xfff, 0xfffff)));
+        // These are 0:0 to mknod(2), or another device's.
+        assert_eq!(device(b"0010000\0", b"0000000\0"), None);
+        assert_eq!(device(b"0000000\0", b"4000000\0"), None);
+        assert_eq!(device(b"\x80\0\0\x01\0\0\0\0", b"0000000\0"), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod entry;
 mod extract;
 mod header;
 mod inflate;
+mod members;
 mod stream;
 mod whiteout;
 
@@ -35,6 +36,8 @@ use self::inflate::Blob;
 use self::whiteout::Made;
 use crate::digest::Digest;
 use crate::image;
+
+pub use self::members::{Member, Type, members};
 
 /// How layers are applied.
 #[derive(Clone, Copy, Debug, Default)]

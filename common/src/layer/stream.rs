@@ -8,11 +8,11 @@
 //! The buffers are few and go round, so memory does not grow with the layer,
 //! and a large file is written straight from them.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::inflate::{Blob, Inflater};
 use crate::digest::{Digest, Hasher};
@@ -55,6 +55,25 @@ pub(super) trait Source {
 impl<S: Source> Source for Inflater<S> {
     fn next(&mut self, mut used: Buffer) -> Result<Buffer> {
         used.len = self.fill(&mut used.bytes)?;
+        Ok(used)
+    }
+}
+
+/// A tar as it comes, which nobody packed.
+pub(super) struct Reader<R>(pub(super) R);
+
+impl<R: Read> Source for Reader<R> {
+    /// Gives what is there, in whole blocks: who writes to a pipe may be waiting for an answer.
+    fn next(&mut self, mut used: Buffer) -> Result<Buffer> {
+        used.len = 0;
+        while used.len == 0 || !used.len.is_multiple_of(BLOCK) {
+            match self.0.read(&mut used.bytes[used.len..]) {
+                Ok(0) => break,
+                Ok(n) => used.len += n,
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) => return Err(err.into()),
+            }
+        }
         Ok(used)
     }
 }
@@ -134,20 +153,29 @@ pub(super) struct Stream<'a> {
     source: &'a mut dyn Source,
     buffer: Buffer,
     pos: usize,
-    hasher: Hasher,
+    /// Nothing, if nobody is going to ask for the digest.
+    hasher: Option<Hasher>,
     count: u64,
     ended: bool,
 }
 
 impl<'a> Stream<'a> {
     fn new(source: &'a mut dyn Source) -> Self {
-        let (buffer, hasher) = (Buffer::new(BUFFER), Hasher::sha256());
-        Stream { source, buffer, pos: 0, hasher, count: 0, ended: false }
+        Stream::of(source, Some(Hasher::sha256()))
+    }
+
+    fn of(source: &'a mut dyn Source, hasher: Option<Hasher>) -> Self {
+        Stream { source, buffer: Buffer::new(BUFFER), pos: 0, hasher, count: 0, ended: false }
+    }
+
+    /// Reads a tar whose digest does not matter.
+    pub(super) fn unhashed<R: Read>(source: &'a mut Reader<R>) -> Self {
+        Stream::of(source, None)
     }
 
     /// Uses the algorithm of `diff_id`, which is to be compared with.
     pub(super) fn hash_like(&mut self, diff_id: &Digest) {
-        self.hasher = diff_id.hasher();
+        self.hasher = Some(diff_id.hasher());
     }
 
     /// Makes sure that there are bytes; false at the end.
@@ -157,7 +185,9 @@ impl<'a> Stream<'a> {
             self.buffer = self.source.next(used)?;
             self.pos = 0;
             self.count += self.buffer.len as u64;
-            self.hasher.update(&self.buffer.bytes[..self.buffer.len]);
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&self.buffer.bytes[..self.buffer.len]);
+            }
             self.ended = self.buffer.len == 0;
         }
         Ok(self.pos < self.buffer.len)
@@ -168,7 +198,7 @@ impl<'a> Stream<'a> {
         if !self.more()? {
             return Ok(None);
         }
-        // Every position is a multiple of BLOCK, and only the last buffer is not full.
+        // Every position is a multiple of BLOCK, and so is the length of every buffer but the last.
         let rest = &self.buffer.bytes[self.pos..self.buffer.len];
         let Some(block) = rest.first_chunk() else { bail!("truncated tar") };
         self.pos += BLOCK;
@@ -196,6 +226,7 @@ impl<'a> Stream<'a> {
         while self.more()? {
             self.pos = self.buffer.len;
         }
-        Ok((self.hasher.finish(), self.count))
+        let hasher = self.hasher.context("a tar that was not hashed")?;
+        Ok((hasher.finish(), self.count))
     }
 }

@@ -537,6 +537,37 @@ fn a_tar_ends_as_it_does_for_go() {
 }
 
 #[test]
+fn what_needs_no_tree_is_found_without_one() {
+    let bad = [
+        tar().symlink(".", "/"),
+        tar().file("/", "x"),
+        tar().hard("h", "../f"),
+        tar().hard("h", "/"),
+        tar().special("w", b'3', ""),
+        tar().file("d/.wh.", ""),
+    ];
+    for (i, layer) in bad.into_iter().enumerate() {
+        let bytes = layer.end();
+        assert!(scan(&bytes[..], &descriptor(&bytes)).is_err(), "case {i}");
+    }
+    let bytes = tar().dir("./").hard("h", "f").special(".wh.w", b'3', "").end();
+    assert_eq!(scan(&bytes[..], &descriptor(&bytes)).unwrap().entries, 3);
+}
+
+#[test]
+fn a_long_way_through_links_is_not_gone_again_for_each_name() {
+    let deep = "d/".repeat(1500);
+    let mut layer = tar().pax(&[("path", &deep)]).dir("x");
+    layer = layer.pax(&[("linkpath", &deep)]).symlink("l", "x");
+    for i in 0..50 {
+        layer = layer.pax(&[("path", &format!("l/{i}/{}f", "e/".repeat(400)))]).file("x", "");
+    }
+    let start = std::time::Instant::now();
+    Scratch::new().apply(&[layer.end()]).unwrap();
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
+
+#[test]
 fn limits_are_kept() {
     let mut t = Scratch::new();
     t.options.limits.entries = 3;

@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::Descriptor;
 use serde_json::value::RawValue;
 
 use super::CHOSEN_FROM;
 use crate::digest::Digest;
-use crate::image::REF_NAME;
+use crate::image::{Fields, Kind, REF_NAME};
 use crate::reference::Reference;
 
 /// The images that a layout keeps.
@@ -34,13 +34,21 @@ pub struct Image {
 impl Index {
     /// Reads an index.json.
     pub fn parse(bytes: &[u8]) -> Result<Index> {
-        let mut fields: BTreeMap<String, Box<RawValue>> =
+        let Fields(mut fields): Fields<Box<RawValue>> =
             serde_json::from_slice(bytes).context("not an index")?;
         match fields.get("schemaVersion").map(|version| version.get()) {
             Some("2") => {}
             _ => bail!("not an index: schemaVersion is not 2"),
         }
         let manifests = fields.remove("manifests").context("not an index: it has no manifests")?;
+        // As in any other document that could be read as another kind: image::parse.
+        let is_manifest = fields.contains_key("layers") || fields.contains_key("config");
+        ensure!(!is_manifest, "both a manifest and an index");
+        if let Some(media_type) = fields.get("mediaType") {
+            let media_type: Option<String> = serde_json::from_str(media_type.get())?;
+            let is_index = media_type.as_deref().is_none_or(|it| Kind::of(it) == Some(Kind::Index));
+            ensure!(is_index, "not an index: its media type is {media_type:?}");
+        }
         // umoci and containers/image write null for an empty list.
         let entries: Option<Vec<Box<RawValue>>> =
             serde_json::from_str(manifests.get()).context("not an index")?;

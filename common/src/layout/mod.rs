@@ -19,12 +19,12 @@ mod write;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
 
 use crate::digest::{Digest, Hashed};
 use crate::error::{self, At, Hint};
@@ -43,6 +43,9 @@ pub const CHOSEN_FROM: &str = "tare.index.digest";
 
 /// The largest index.json that is read, in bytes: some 200,000 names.
 const INDEX_LIMIT: u64 = 64 << 20;
+
+/// What is wrong with a file that is not in the layout.
+const LEAVES: &str = "a symlink that leaves the layout";
 
 /// An image layout on disk.
 #[derive(Clone, Debug)]
@@ -97,7 +100,8 @@ impl Layout {
         }
         let layout = Layout { dir: dir.into() };
         let path = layout.dir.join("oci-layout");
-        let bytes = read_file(&path, 4096).at(&path).context("not an image layout")?;
+        let bytes =
+            layout.read_file("oci-layout", 4096).at(&path).context("not an image layout")?;
         let marker: Marker =
             serde_json::from_slice(&bytes).at(&path).context("not an image layout")?;
         ensure!(
@@ -127,7 +131,7 @@ impl Layout {
     /// Returns the images in index.json.
     pub fn index(&self) -> Result<Index> {
         let path = self.dir.join("index.json");
-        let bytes = read_file(&path, INDEX_LIMIT).at(&path)?;
+        let bytes = self.read_file("index.json", INDEX_LIMIT).at(&path)?;
         Index::parse(&bytes).at(&path)
     }
 
@@ -249,21 +253,13 @@ impl Layout {
         Ok(bytes)
     }
 
-    /// Opens a blob and returns its size, too.
-    ///
-    /// It may be a symlink that stays inside the layout; anything but a regular
-    /// file is refused, and a fifo is not waited for.
+    /// Opens a blob and returns its size, too. Anything but a regular file is refused.
     fn open_digest(&self, digest: &Digest) -> Result<(File, u64)> {
-        let dir = self.open_dir()?;
         let path = blob_path(digest);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let file = match openat2(&dir, &path, flags, Mode::empty(), resolve) {
-            Ok(fd) => File::from(fd),
-            Err(rustix::io::Errno::NOENT) => return Err(Error::new(Missing(*digest))),
-            Err(rustix::io::Errno::XDEV) => {
-                bail!("blob {digest}: a symlink that leaves the layout")
-            }
+        let file = match self.open_within(&path)? {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Err(Error::new(Missing(*digest))),
+            Err(Errno::XDEV) => bail!("blob {digest}: {LEAVES}"),
             Err(err) => return Err(err).at(self.dir.join(path)),
         };
         let metadata = file.metadata().at(self.dir.join(&path))?;
@@ -271,9 +267,27 @@ impl Layout {
         Ok((file, metadata.len()))
     }
 
-    fn open_dir(&self) -> Result<OwnedFd> {
+    /// Reads a regular file of at most `limit` bytes.
+    fn read_file(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
+        let file = match self.open_within(path)? {
+            Err(Errno::XDEV) => bail!(LEAVES),
+            file => file?,
+        };
+        let metadata = file.metadata()?;
+        ensure!(metadata.is_file(), "not a regular file");
+        ensure!(metadata.len() <= limit, "larger than {limit} bytes");
+        let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
+        file.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Opens what is at `path`, through symlinks that stay inside the layout. A fifo is not waited for.
+    fn open_within(&self, path: &str) -> Result<Result<File, Errno>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(CWD, &self.dir, flags, Mode::empty()).at(&self.dir)
+        let dir = openat(CWD, &self.dir, flags, Mode::empty()).at(&self.dir)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        Ok(openat2(&dir, path, flags, Mode::empty(), resolve).map(File::from))
     }
 }
 
@@ -291,18 +305,6 @@ pub fn wrong_platform(offered: &[Platform], wanted: &Platform) -> Error {
 /// Returns where a blob is, from the layout's directory.
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
-}
-
-/// Reads a regular file of at most `limit` bytes.
-fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
-    let metadata = file.metadata()?;
-    ensure!(metadata.is_file(), "not a regular file");
-    ensure!(metadata.len() <= limit, "larger than {limit} bytes");
-    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-    file.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Says what to do about a name that is not here: the nearest ones that are, or a pull.

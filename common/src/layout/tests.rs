@@ -229,6 +229,42 @@ fn a_blob_that_hashes_to_something_else_is_corrupt() {
 }
 
 #[test]
+fn its_documents_may_be_symlinks_within_the_layout_only() {
+    let (dir, layout) = layout();
+    let index = layout.dir().join("index.json");
+    fs::rename(&index, layout.dir().join("other.json")).unwrap();
+    symlink("other.json", &index).unwrap();
+    assert!(layout.index().unwrap().images().is_empty());
+    fs::rename(layout.dir().join("other.json"), dir.path().join("other.json")).unwrap();
+    fs::remove_file(&index).unwrap();
+    symlink(dir.path().join("other.json"), &index).unwrap();
+    let err = format!("{:#}", layout.index().err().unwrap());
+    assert!(err.ends_with("index.json: a symlink that leaves the layout"), "{err}");
+}
+
+#[test]
+fn an_index_is_nothing_else_as_well() {
+    let index = |more: &str| {
+        let text = format!(r#"{{"schemaVersion":2,{more}"manifests":[]}}"#);
+        Index::parse(text.as_bytes()).map(drop)
+    };
+    let own = r#""mediaType":"application/vnd.oci.image.index.v1+json","#;
+    for good in ["", own, r#""mediaType":null,"#, r#""annotations":{"a":"b","A":"c"},"#] {
+        assert!(index(good).is_ok(), "{good}");
+    }
+    for bad in [
+        r#""layers":[],"#,
+        r#""config":{},"#,
+        r#""mediaType":"application/vnd.oci.image.manifest.v1+json","#,
+        r#""manifests":[],"#,
+        r#""Manifests":[],"#,
+        r#""schemaversion":2,"#,
+    ] {
+        assert!(index(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn a_blob_may_be_a_symlink_within_the_layout_only() {
     let (dir, layout) = layout();
     let (inside, outside) = (Digest::of(b"inside"), Digest::of(b"outside"));

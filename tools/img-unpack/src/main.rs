@@ -74,6 +74,7 @@ fn run(args: Args) -> Result<()> {
             cli::warn(format!("{operand}: {text}"));
         }
     };
+    // Before anything starts a thread, as what waits for an interrupt does: user_namespaces(7).
     let ids = Ids::take(args.uid_map, args.gid_map, &warn)?;
     let place = Place::take(args.target.path(), args.rootfs)?;
     let cache = store.cache();
