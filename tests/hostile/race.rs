@@ -40,13 +40,14 @@ fn swapped(who: Who, how_long: Duration) {
     let out = bench.dir().join("case/out");
     let done = AtomicBool::new(false);
     let swaps = AtomicU64::new(0);
-    let (mut runs, mut caught) = (0, 0u64);
+    let (mut runs, mut caught) = (0u64, 0u64);
     thread::scope(|scope| {
         scope.spawn(|| {
             let (dir, link) = (out.join("d"), out.join("swap"));
             while !done.load(Relaxed) {
                 // Not before something is there: the target has to be empty at first.
-                if !dir.exists() || (!link.is_symlink() && symlink(&bait, &link).is_err()) {
+                let laid = link.is_symlink() || dir.is_symlink();
+                if !dir.exists() || (!laid && symlink(&bait, &link).is_err()) {
                     thread::yield_now();
                     continue;
                 }
@@ -75,8 +76,8 @@ fn swapped(who: Who, how_long: Duration) {
     });
     let _ = fs::remove_dir_all(out);
     let swaps = swaps.into_inner();
-    eprintln!("{runs} runs, {swaps} swaps, {caught} of the runs met one");
-    assert!(swaps > 100 && caught > 0, "there was no race: {swaps} swaps, {caught} of {runs} runs");
+    eprintln!("{runs} runs, {swaps} swaps, {caught} runs ended with an error of theirs");
+    assert!(swaps > 10 * runs, "there was no race: {swaps} swaps in {runs} runs");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use super::bait::Bait;
 use super::look::{Owners, list};
 
 /// How much room there is.
-const ROOM: &str = "size=200m,mode=755";
+const ROOM: &str = "size=120m,mode=755";
 
 /// How long a tool may take for a case, on a machine that does other things as well.
 const DEADLINE: Duration = Duration::from_secs(60);

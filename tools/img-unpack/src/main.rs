@@ -76,8 +76,6 @@ fn run(args: Args) -> Result<()> {
     };
     // Before anything starts a thread, as what waits for an interrupt does: user_namespaces(7).
     let ids = Ids::take(args.uid_map, args.gid_map, &warn)?;
-    let found = args.image.find(&store)?;
-    let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
     let place = Place::take(args.target.path(), args.rootfs)?;
     let cache = store.cache();
     fs::create_dir_all(&cache).at(&cache)?;

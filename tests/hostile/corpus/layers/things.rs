@@ -303,7 +303,7 @@ fn packing() -> Vec<Case> {
 
 fn bombs() -> Vec<Case> {
     let file = |size: u64| tar().with(head(b'0', "zeros").size(size), "").0;
-    let much = 256 << 20;
+    let much = 160 << 20;
     let small = tar().file("f", "x").end();
     let zeros = vec![0; 32 << 20];
     let tail = [&small[..], &zeros].concat();
@@ -316,14 +316,14 @@ fn bombs() -> Vec<Case> {
         // More than there is room for where these are unpacked.
         case(
             Bombs,
-            "256 MiB of zeros in 256 KiB of gzip",
-            Layer::packed(gzip_bomb(&file(much), 256), b""),
+            "160 MiB of zeros in 160 KiB of gzip",
+            Layer::packed(gzip_bomb(&file(much), 160), b""),
         )
         .refused_in_tree(full),
         case(
             Bombs,
-            "256 MiB of zeros in 8 KiB of zstd",
-            Layer::packed(zstd_bomb(&file(much), 2048), b""),
+            "160 MiB of zeros in 5 KiB of zstd",
+            Layer::packed(zstd_bomb(&file(much), 1280), b""),
         )
         .refused_in_tree(full),
         case(Bombs, "32 MiB of zeros behind the end", Layer::packed(gzip_bomb(&small, 32), &tail))
