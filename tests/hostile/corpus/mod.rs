@@ -104,6 +104,9 @@ pub enum Input {
     Archive(Vec<u8>),
 }
 
+/// Looks for what is wrong with a tree.
+pub type Check = dyn Fn(&[String]) -> Result<(), String>;
+
 /// What must come of it.
 pub enum Outcome {
     /// An error whose line holds this.
@@ -111,7 +114,7 @@ pub enum Outcome {
     /// This tree, as `look::list` shows it, sorted by path.
     Tree(Vec<String>),
     /// A tree that this finds nothing wrong with.
-    Like(Box<dyn Fn(&[String]) -> Result<(), String>>),
+    Like(Box<Check>),
 }
 
 /// Somebody else who unpacks layers.

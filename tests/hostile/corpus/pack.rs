@@ -4,18 +4,13 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// How a gzip member is to be.
+#[derive(Default)]
 pub struct Member {
     pub flags: u8,
     /// What stands between the fixed header and the data.
     pub extra: Vec<u8>,
     pub crc_off: u32,
     pub size_off: u32,
-}
-
-impl Default for Member {
-    fn default() -> Member {
-        Member { flags: 0, extra: Vec::new(), crc_off: 0, size_off: 0 }
-    }
 }
 
 /// Returns `data` as a gzip member, not made any smaller. RFC 1951, 3.2.4; RFC 1952.
