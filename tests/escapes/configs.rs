@@ -198,7 +198,7 @@ const WRONG: &[(&str, &str)] = &[
     (".hooks.startContainer = [{path: \"/bin/sh\"}]", "hooks"),
     (".hooks.poststop = [{path: \"/bin/sh\"}]", "hooks"),
     (".linux.namespaces += [{type: \"other\"}]", "config.json"),
-    (".linux.namespaces = []", "mount namespace"),
+    (".linux.namespaces = []", "linux.namespaces: "),
     (".linux.namespaces |= map(select(.type != \"mount\"))", "mount namespace"),
     (
         ".linux.namespaces |= map(if .type == \"pid\" then .path = \"/proc/1/ns/pid\" else . end)",

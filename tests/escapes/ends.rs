@@ -73,12 +73,12 @@ fn an_init_gets_its_signals_and_passes_them_on() {
         for signal in [1, 2, 3, 10, 15] {
             t.sh(&format!(
                 "env --default-signal=INT,QUIT ctr-spawn --rm {PROBE} app /probe waits >out & pid=$!
-                 until grep -q ready out; do sleep .01; done; kill -{signal} $pid; wait $pid; echo $?; cat out"
+                 until grep -q ready out 2>/dev/null; do sleep .01; done; kill -{signal} $pid; wait $pid; echo $?; cat out; rm out"
             ))
             .prints(&format!("5\nready\ngot {signal}\n"));
             t.sh(&format!(
                 "env --default-signal=INT,QUIT ctr-spawn --rm --init app sh -c 'trap \"echo got; exit 4\" {signal}; echo ready; while :; do sleep .05; done' >out & pid=$!
-                 until grep -q ready out; do sleep .01; done; kill -{signal} $pid; wait $pid; echo $?; cat out"
+                 until grep -q ready out 2>/dev/null; do sleep .01; done; kill -{signal} $pid; wait $pid; echo $?; cat out; rm out"
             ))
             .prints("4\nready\ngot\n");
         }
