@@ -1,5 +1,6 @@
 //! The programs, tested from outside, in a shell, as a user has them: one module each.
 
+mod bench;
 mod completions;
 mod confine;
 mod ctr_spawn;
@@ -16,4 +17,5 @@ mod img_unpack;
 mod man;
 mod peers;
 mod pipelines;
+mod registry_faults;
 mod stdout;

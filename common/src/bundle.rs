@@ -203,7 +203,7 @@ fn additional_groups(user: &passwd::User, options: &Options) -> Option<Vec<u32>>
     if let Some(mappings) = &options.mappings {
         groups.retain(|gid| maps(&mappings.gids, *gid));
         // With one group alone setgroups(2) is denied: user_namespaces(7).
-        if mappings.gids.iter().map(|mapping| mapping.size()).sum::<u32>() == 1 {
+        if mappings.gids.iter().map(|mapping| u64::from(mapping.size())).sum::<u64>() == 1 {
             groups.clear();
         }
     }

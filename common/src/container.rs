@@ -9,23 +9,32 @@
 //!     hosts hostname resolv.conf
 //!   .names/<name>    a link to the id
 //!   .rm/<id>         to be removed when it has ended
+//!   .run/<id>        not to be removed, and to be seen to have ended
 //! ```
 //!
 //! A container runs as long as somebody holds the lock on its directory: its
 //! supervisor, never the container. So a process id that has become another's
 //! misleads nobody, and the leftovers of a supervisor that was killed are
 //! told from a container that runs.
+//!
+//! The kernel kills a container with its supervisor (PR_SET_PDEATHSIG), but forgets
+//! to when the container's process has become another user, as by su or a
+//! set-user-ID program, or asked for it. Then the next tool does: [`end_orphans`].
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Hint};
 use crate::runtime::cgroup;
+use crate::tree;
 
 /// A container that this process supervises.
 #[derive(Debug)]
@@ -66,6 +75,9 @@ pub struct Status {
     /// The process id of its first process, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
+    /// The inode of a pidfd of that process, which is no other's until the next boot; only pidfs has such (Linux 6.9).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid_inode: Option<u64>,
     /// The exit status, once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -81,6 +93,11 @@ pub struct Status {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
+
+/// The directory of those that are to be removed when they have ended.
+const REMOVE: &str = ".rm";
+/// The directory of those that are not.
+const RUN: &str = ".run";
 
 /// Where a container's output goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,18 +137,16 @@ impl Container {
 
     fn register(&self, name: Option<&str>, rm: bool) -> Result<()> {
         let id = &self.status.id;
-        if rm {
-            let mark = self.containers.join(".rm").join(id);
-            let make = || File::options().write(true).create_new(true).mode(0o600).open(&mark);
-            let made = match make() {
-                Err(err) if err.kind() == ErrorKind::NotFound => {
-                    make_dir(&self.containers.join(".rm"))?;
-                    make()
-                }
-                made => made,
-            };
-            made.at(&mark)?;
-        }
+        let mark = self.containers.join(if rm { REMOVE } else { RUN }).join(id);
+        let make = || File::options().write(true).create_new(true).mode(0o600).open(&mark);
+        let made = match (make(), mark.parent()) {
+            (Err(err), Some(parent)) if err.kind() == ErrorKind::NotFound => {
+                make_dir(parent)?;
+                make()
+            }
+            (made, _) => made,
+        };
+        made.at(&mark)?;
         let Some(name) = name else { return Ok(()) };
         make_dir(&self.containers.join(".names"))?;
         let _lock = lock_names(&self.containers)?;
@@ -162,7 +177,10 @@ impl Container {
     /// Writes a file of the container's, which it may read.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.dir.join(name);
-        fs::write(&path, bytes).at(&path)?;
+        let mut file = File::create(&path).at(&path)?;
+        // Whatever our umask is, since any user in there may have to. The directory keeps others out.
+        file.set_permissions(Permissions::from_mode(0o644)).at(&path)?;
+        file.write_all(bytes).at(&path)?;
         Ok(path)
     }
 
@@ -187,24 +205,78 @@ impl Container {
     pub fn remove(self) -> Result<()> {
         remove(&self.containers, &self.status.id, self.status.name.as_deref())
     }
+
+    /// Keeps it, now that it has ended.
+    pub fn keep(self) -> Result<()> {
+        self.save()?;
+        let mark = self.containers.join(RUN).join(&self.status.id);
+        fs::remove_file(&mark).at(&mark)
+    }
 }
 
-/// Removes what supervisors that were killed have left of containers that were to be removed.
-pub fn collect(containers: &Path) {
-    let Ok(marks) = fs::read_dir(containers.join(".rm")) else { return };
-    for mark in marks.flatten() {
-        let id = mark.file_name();
-        let Some(id) = id.to_str() else { continue };
-        if is_alive(containers, id) != Some(true) {
-            let status = fs::read(containers.join(id).join("status.json"));
+/// Ends the containers whose supervisors were killed, if they have not ended with them.
+///
+/// To be called before this process enters a user namespace: from another one nobody
+/// can be killed. Returns the ids of those that are to be removed, for [`collect`].
+pub fn end_orphans(containers: &Path) -> Vec<String> {
+    let mut dead = Vec::new();
+    for kind in [REMOVE, RUN] {
+        let marks = fs::read_dir(containers.join(kind)).into_iter().flatten().flatten();
+        let ids = marks.filter_map(|mark| mark.file_name().into_string().ok());
+        for id in ids.filter(|id| is_alive(containers, id) != Some(true)) {
+            let status = fs::read(containers.join(&id).join("status.json"));
             let status =
                 status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
-            if let Some(cgroup) = status.and_then(|status| status.cgroup) {
-                cgroup::remove_abandoned(&cgroup);
+            if let Some(status) = status {
+                end(&status);
             }
-            // What cannot be removed now, the next one removes.
-            let _ = remove(containers, id, None);
+            if kind == REMOVE {
+                dead.push(id);
+            } else {
+                let _ = fs::remove_file(containers.join(kind).join(id));
+            }
         }
+    }
+    dead
+}
+
+/// Kills what still runs of a container without a supervisor.
+fn end(status: &Status) {
+    if let (Some(pid), Some(inode)) = (status.pid, status.pid_inode)
+        && is_of_this_boot(status)
+        && let Some(pid) = Pid::from_raw(pid)
+        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+        && pid_inode(&pidfd) == Some(inode)
+        && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+    {
+        // Until then its directory cannot be removed.
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+    }
+    if let Some(cgroup) = &status.cgroup {
+        cgroup::remove_abandoned(cgroup);
+    }
+}
+
+/// Tells whether a container was started since the machine was, so that its process id may mean something.
+fn is_of_this_boot(status: &Status) -> bool {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let boot = stat.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<i64>().ok());
+    let started = status.started.as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    boot.zip(started).is_some_and(|(boot, started)| started.as_second() >= boot)
+}
+
+/// Returns the inode of a process's pidfd, if that tells it from every other process.
+pub fn pid_inode(pidfd: impl AsFd) -> Option<u64> {
+    const PID_FS_MAGIC: i64 = 0x5049_4446;
+    let unique = rustix::fs::fstatfs(&pidfd).ok()?.f_type == PID_FS_MAGIC;
+    unique.then_some(rustix::fs::fstat(&pidfd).ok()?.st_ino)
+}
+
+/// Removes these containers of killed supervisors. What cannot be removed now, the next tool removes.
+pub fn collect(containers: &Path, dead: &[String]) {
+    for id in dead {
+        let _ = remove(containers, id, None);
     }
 }
 
@@ -216,10 +288,7 @@ pub fn is_alive(containers: &Path, id: &str) -> Option<bool> {
 
 fn remove(containers: &Path, id: &str, name: Option<&str>) -> Result<()> {
     let dir = containers.join(id);
-    let removed = match fs::remove_dir_all(&dir) {
-        Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.at(&dir),
-    };
+    let removed = tree::remove(&dir);
     if let Some(name) = name
         && let Ok(_lock) = lock_names(containers)
     {
@@ -230,7 +299,9 @@ fn remove(containers: &Path, id: &str, name: Option<&str>) -> Result<()> {
     }
     // Last, so that whatever is left can still be found.
     if removed.is_ok() {
-        let _ = fs::remove_file(containers.join(".rm").join(id));
+        for kind in [REMOVE, RUN] {
+            let _ = fs::remove_file(containers.join(kind).join(id));
+        }
     }
     removed
 }
@@ -299,10 +370,36 @@ mod tests {
         let left = Container::create(dir.path(), None, true).unwrap().dir().to_owned();
         fs::create_dir_all(left.join("upper/a")).unwrap();
         let running = Container::create(dir.path(), None, true).unwrap();
-        collect(dir.path());
+        collect(dir.path(), &end_orphans(dir.path()));
         assert!(kept.exists() && running.dir().exists());
         assert!(!left.exists());
         assert_eq!(fs::read_dir(dir.path().join(".rm")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path().join(".run")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_the_process_that_was_the_containers_is_killed() {
+        let pidfd = |pid: u32| {
+            let pid = Pid::from_raw(pid as i32).unwrap();
+            pidfd_open(pid, PidfdFlags::empty()).unwrap()
+        };
+        let Some(own) = pid_inode(pidfd(std::process::id())) else { return };
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let inode = pid_inode(pidfd(child.id())).unwrap();
+        assert_ne!(inode, own);
+
+        let mut status = Status { started: Some(now()), ..Status::default() };
+        status.pid = Some(child.id() as i32);
+        for (inode, started) in
+            [(Some(own), now()), (None, now()), (Some(inode), "1970-01-02T00:00:00Z".into())]
+        {
+            (status.pid_inode, status.started) = (inode, Some(started));
+            end(&status);
+            assert!(child.try_wait().unwrap().is_none());
+        }
+        (status.pid_inode, status.started) = (Some(inode), Some(now()));
+        end(&status);
+        assert!(child.wait().unwrap().code().is_none());
     }
 
     #[test]

@@ -209,6 +209,8 @@ impl<W: Write> Write for Hashed<W> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -249,5 +251,33 @@ mod tests {
         through.read_to_end(&mut bytes).unwrap();
         let (_, digest, count) = through.finish();
         assert_eq!((digest, count), (Digest::of(b"abc"), 3));
+    }
+
+    proptest! {
+        /// What is nearly one is one only if it prints as it is.
+        #[test]
+        fn only_digests_are_digests(text in "(sha256|sha512|SHA256|md5)?:?[0-9a-fA-F/.]{62,66}|sha512:[0-9a-f]{126,130}") {
+            match text.parse::<Digest>() {
+                Ok(digest) => prop_assert_eq!(digest.to_string(), text),
+                Err(_) => {
+                    let hex = text.strip_prefix("sha256:").map(|hex| (hex, 64));
+                    let hex = hex.or_else(|| text.strip_prefix("sha512:").map(|hex| (hex, 128)));
+                    let lower = |hex: &str| hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+                    prop_assert!(!hex.is_some_and(|(hex, len)| hex.len() == len && lower(hex)));
+                }
+            }
+        }
+
+        #[test]
+        fn bytes_have_one_digest_however_they_come(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 0usize..300) {
+            let (a, b) = bytes.split_at(cut.min(bytes.len()));
+            let mut hasher = Hasher::sha256();
+            hasher.update(a);
+            hasher.update(b);
+            let digest = hasher.finish();
+            prop_assert_eq!(digest, Digest::of(&bytes));
+            prop_assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+            prop_assert!(digest.hex().starts_with(&digest.short()));
+        }
     }
 }

@@ -251,3 +251,6 @@ pub fn is_layer(media_type: &MediaType) -> bool {
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     )
 }
+
+#[cfg(test)]
+mod tests;

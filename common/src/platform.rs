@@ -68,9 +68,10 @@ impl Platform {
             ("amd64", None) => Some(1),
             ("arm64", None) => Some(80),
             ("arm64", Some(variant)) => {
-                let (major, minor) =
-                    variant.strip_prefix('v')?.split_once('.').unwrap_or((&variant[1..], "0"));
-                Some(major.parse::<u32>().ok()? * 10 + minor.parse::<u32>().ok()?)
+                // A variant of an index may be any text.
+                let number = variant.strip_prefix('v')?;
+                let (major, minor) = number.split_once('.').unwrap_or((number, "0"));
+                major.parse::<u32>().ok()?.checked_mul(10)?.checked_add(minor.parse().ok()?)
             }
             ("arm" | "amd64", Some(variant)) => variant.strip_prefix('v')?.parse().ok(),
             _ => None,
@@ -122,6 +123,8 @@ impl Display for Platform {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -160,5 +163,29 @@ mod tests {
         assert_eq!(rank("linux/amd64", "linux/arm64"), None);
         assert_eq!(rank("linux/arm64", "windows/arm64"), None);
         assert_eq!(rank("linux/arm64/v", "linux/arm64"), None);
+        assert_eq!(rank("linux/arm64/v8.5", "linux/arm64/v8.2"), Some(3));
+        assert_eq!(rank("linux/arm64/v429496729.6", "linux/arm64"), None);
+        assert_eq!(rank("linux/arm64/v999999999", "linux/arm64"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(text in "[a-zA-Z0-9_.-]{1,8}(/[a-zA-Z0-9_.-]{1,8}){0,2}") {
+            let platform: Platform = text.parse().unwrap();
+            prop_assert_eq!(&platform.to_string().parse::<Platform>().unwrap(), &platform);
+            prop_assert_eq!(platform.rank(&platform), Some(0));
+        }
+
+        /// Whatever an index claims, it is for a machine or it is not, and never more than one is better.
+        #[test]
+        fn any_claim_is_ranked(
+            architecture in "arm64|arm|amd64|aarch64|\\PC{0,6}",
+            variants in prop::array::uniform2("v?[0-9]{0,11}(\\.[0-9]{0,11})?|\\PC{0,6}"),
+        ) {
+            let [a, b] = variants.map(|variant| Platform::new("linux", &architecture, Some(&variant)));
+            let (forth, back) = (a.rank(&b), b.rank(&a));
+            prop_assert_eq!(forth == Some(0), a == b);
+            prop_assert!(forth.is_none() || back.is_none() || a == b, "{} {}", a, b);
+        }
     }
 }

@@ -15,6 +15,9 @@ use crate::digest::Digest;
 /// The registry of a name without one.
 pub const DOCKER_HUB: &str = "docker.io";
 
+/// What means something else where an image is named: before a colon, these are no repositories.
+const TAKEN: [&str; 4] = ["docker-archive", "oci", "oci-archive", "sha256"];
+
 /// The longest repository path, in bytes: distribution/reference, RepositoryNameTotalLengthMax.
 const PATH_LIMIT: usize = 255;
 
@@ -57,10 +60,12 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// Returns the registry and repository as short as Docker prints them: `app`.
+    /// Returns the registry and repository as short as Docker prints them, if that reads back: `app`.
     pub fn familiar(&self) -> String {
         match (self.domain.as_str(), self.path.strip_prefix("library/")) {
-            (DOCKER_HUB, Some(name)) if !name.contains('/') => name.into(),
+            (DOCKER_HUB, Some(name)) if !name.contains('/') && !TAKEN.contains(&name) => {
+                name.into()
+            }
             (DOCKER_HUB, _) => self.path.clone(),
             _ => self.repository(),
         }
@@ -299,6 +304,11 @@ mod tests {
             ("Host/app", "Host/app:latest", "Host/app:latest"),
             ("ghcr.io/a/b__c/d-e.f", "ghcr.io/a/b__c/d-e.f:latest", "ghcr.io/a/b__c/d-e.f:latest"),
             ("app:5000", "docker.io/library/app:5000", "app:5000"),
+            // Short, they would be a layout, an archive or an ID.
+            ("oci", "docker.io/library/oci:latest", "library/oci:latest"),
+            ("oci-archive", "docker.io/library/oci-archive:latest", "library/oci-archive:latest"),
+            ("docker-archive:a", "docker.io/library/docker-archive:a", "library/docker-archive:a"),
+            ("sha256:cafe00", "docker.io/library/sha256:cafe00", "library/sha256:cafe00"),
         ];
         for (text, full, short) in table {
             let name: Reference = text.parse().unwrap();
@@ -386,12 +396,62 @@ mod tests {
             let _ = text.parse::<Reference>();
         }
 
+        /// What distribution/reference's grammar makes is taken, and is what it was made of.
         #[test]
-        fn what_is_printed_is_read_back(text in "([a-z0-9]{1,8}(\\.[a-z]{1,3})?(:[1-9][0-9]{0,3})?/)?[a-z0-9]{1,5}([._-][a-z0-9]{1,4}){0,2}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,9})?") {
-            if let Ok(name) = text.parse::<Reference>() {
-                prop_assert_eq!(&name.to_string().parse::<Reference>().unwrap().full(), &name.full());
-                prop_assert_eq!(&name.full().parse::<Reference>().unwrap().full(), &name.full());
+        fn every_name_of_the_grammar_is_read(
+            domain in prop::option::of(domain()),
+            path in prop::collection::vec(component(), 1..4),
+            tag in prop::option::of("[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}"),
+            digest in prop::option::of("[0-9a-f]{64}"),
+        ) {
+            // Without a registry, a first component with a dot would be one.
+            prop_assume!(domain.is_some() || path.len() == 1 || !path[0].contains('.'));
+            let path = path.join("/");
+            let name = domain.as_ref().map_or(path.clone(), |domain| format!("{domain}/{path}"));
+            let tag_part = tag.as_ref().map_or(String::new(), |tag| format!(":{tag}"));
+            let digest_part = digest.as_ref().map_or(String::new(), |hex| format!("@sha256:{hex}"));
+            let text = format!("{name}{tag_part}{digest_part}");
+            let name: Reference = text.parse().unwrap();
+            match &domain {
+                Some(domain) => {
+                    prop_assert_eq!(name.domain(), domain);
+                    prop_assert_eq!(name.path(), &path);
+                }
+                None => prop_assert!(name.path().ends_with(&path)),
             }
+            prop_assert_eq!(name.digest().map(Digest::hex), digest);
+            match (&tag, name.digest()) {
+                (Some(tag), _) => prop_assert_eq!(name.tag(), Some(tag.as_str())),
+                (None, Some(_)) => prop_assert_eq!(name.tag(), None),
+                (None, None) => prop_assert_eq!(name.tag(), Some("latest")),
+            }
+            let again: Reference = name.to_string().parse().unwrap();
+            prop_assert_eq!((again.full(), again.digest()), (name.full(), name.digest()));
+            prop_assert_eq!(name.full().parse::<Reference>().unwrap().full(), name.full());
         }
+
+        /// One wrong character, anywhere, never makes another name of the same letters.
+        #[test]
+        fn what_is_not_of_the_grammar_is_not_read(at in 0usize..40, odd in "[^a-zA-Z0-9._:/@\\[\\]-]") {
+            let name = "registry.example.com:5000/some/name:v1.0";
+            let text = format!("{}{odd}{}", &name[..at], &name[at..]);
+            prop_assert!(text.parse::<Reference>().is_err(), "{:?}", text);
+        }
+    }
+
+    /// `path-component` of distribution/reference.
+    fn component() -> impl Strategy<Value = String> {
+        "[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,3}"
+    }
+
+    /// `domain`, of those that Docker tells from a user's name.
+    fn domain() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-zA-Z0-9]([a-zA-Z0-9-]{0,5}[a-zA-Z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?){1,3}(:[1-9][0-9]{0,3})?",
+            "localhost(:[1-9][0-9]{0,3})?",
+            any::<std::net::Ipv6Addr>().prop_map(|address| format!("[{address}]")),
+            any::<std::net::Ipv4Addr>().prop_map(|address| format!("{address}:443")),
+        ]
+        .prop_filter("Docker Hub's own names are one", |domain| domain != "index.docker.io")
     }
 }

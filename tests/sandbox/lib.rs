@@ -15,6 +15,7 @@
 
 #[path = "../hostile/corpus/mod.rs"]
 pub mod corpus;
+pub mod faulty;
 pub mod image;
 pub mod leftovers;
 pub mod line;

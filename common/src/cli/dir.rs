@@ -55,10 +55,11 @@ impl FromStr for Dir {
 impl Display for Dir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string_lossy();
-        let plain = ["/", "./", "../"].iter().any(|start| text.starts_with(start)) || text == "..";
+        let plain = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
         match (plain, text.as_ref()) {
             (true, text) => f.write_str(text),
-            (false, ".") => f.write_str("./."),
+            // With a digest behind it, `..` alone would be the name of an image.
+            (false, dots @ ("." | "..")) => write!(f, "{dots}/."),
             (false, text) => write!(f, "./{text}"),
         }
     }
@@ -76,6 +77,8 @@ mod tests {
             ("../o", "../o"),
             ("/o", "/o"),
             (".", "./."),
+            ("..", "../."),
+            ("...", "./..."),
             ("a b", "./a b"),
         ];
         for (given, printed) in table {

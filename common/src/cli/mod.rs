@@ -4,6 +4,7 @@
 //! stdout, all else to stderr; an error is one line and perhaps a hint.
 
 mod dir;
+mod duration;
 pub mod list;
 mod operand;
 
@@ -24,6 +25,7 @@ use crate::store::Store;
 use crate::sys;
 
 pub use dir::Dir;
+pub use duration::duration;
 pub use operand::{Found, Operand};
 
 /// The status of an error.

@@ -438,5 +438,29 @@ mod tests {
         fn no_text_panics(text in "\\PC*") {
             let _ = text.parse::<Operand>();
         }
+
+        /// What a producer prints is what the next tool reads: DESIGN's second sentence.
+        #[test]
+        fn a_printed_name_is_read_as_that_name(
+            name in "(oci|oci-archive|docker-archive|sha256|sha512|[a-f0-9]{6,8}|[a-z]{1,4}(/[a-z]{1,3})?)(:[a-f0-9]{1,8})?",
+        ) {
+            let name: Reference = name.parse().unwrap();
+            let digest = Digest::of(b"");
+            for line in [name.to_string(), name.full(), name.at(&digest)] {
+                let Operand::Name(read) = line.parse().unwrap() else { panic!("{line}") };
+                prop_assert_eq!(read.full(), name.full());
+            }
+        }
+
+        #[test]
+        fn a_printed_directory_is_read_as_that_directory(dir in "[.]{0,3}/?[^:@\\x00\\n]{0,6}") {
+            let Ok(dir) = dir.parse::<Dir>() else { return Ok(()) };
+            let line = dir.at(None, &Digest::of(b""));
+            let Operand::Path(place) = line.parse().unwrap() else { panic!("{line}") };
+            // `./` in front makes no difference.
+            let plain = |path: &std::path::Path| PathBuf::from("/here").join(path).components().as_path().to_owned();
+            prop_assert_eq!(plain(&place.path), plain(dir.path()));
+            prop_assert_eq!(place.digest, Some(Digest::of(b"")));
+        }
     }
 }

@@ -428,6 +428,69 @@ mod tests {
         }
 
         #[test]
+        fn octal_numbers_are_what_they_were(value in 0i64..0o777777777777, before in 0usize..4, end in 0usize..3) {
+            let digits = format!("{}{value:o}{}", &["", " ", "0", "\0"][before], &["\0", " ", " \0"][end]);
+            prop_assert_eq!(number(digits.as_bytes()).unwrap(), value);
+        }
+
+        #[test]
+        fn binary_numbers_are_what_they_were(value in any::<i64>(), len in 9usize..13) {
+            let mut field = vec![if value < 0 { 0xff } else { 0 }; len];
+            field[len - 8..].copy_from_slice(&value.to_be_bytes());
+            field[0] |= 0x80;
+            prop_assert_eq!(number(&field).unwrap(), value);
+        }
+
+        /// In eight bytes the first bit is taken, so the value has one less.
+        #[test]
+        fn binary_numbers_of_eight_bytes_are_what_they_were(value in -(1i64 << 62)..1i64 << 62) {
+            let mut field = value.to_be_bytes();
+            field[0] |= 0x80;
+            prop_assert_eq!(number(&field).unwrap(), value);
+        }
+
+        #[test]
+        fn times_are_what_they_were(sec in -(1i64 << 40)..1i64 << 40, nsec in 0i64..1_000_000_000) {
+            let text = match (sec, nsec) {
+                (_, 0) => sec.to_string(),
+                (0.., _) => format!("{sec}.{nsec:09}"),
+                // The fraction counts away from zero.
+                _ => format!("-{}.{:09}", -(sec + 1), 1_000_000_000 - nsec),
+            };
+            let time = time(text.as_bytes()).unwrap();
+            prop_assert_eq!((time.tv_sec, time.tv_nsec), (sec, nsec), "{}", text);
+        }
+
+        #[test]
+        fn pax_records_are_what_they_were(
+            pairs in proptest::collection::vec(("[a-zA-Z.]{1,12}", "[^\0]{0,120}"), 0..8),
+        ) {
+            let mut data = Vec::new();
+            for (key, value) in &pairs {
+                let rest = format!(" {key}={value}\n");
+                let fits = |len: &usize| len.to_string().len() + rest.len() == *len;
+                let len = (rest.len()..).find(fits).unwrap();
+                data.extend_from_slice(format!("{len}{rest}").as_bytes());
+            }
+            let read: Vec<_> = records(&data).map(Result::unwrap).collect();
+            let wrote: Vec<_> = pairs.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect();
+            prop_assert_eq!(read, wrote);
+            // One byte less is an error, and no shorter list.
+            if let Some((_, short)) = data.split_last() {
+                prop_assert!(records(short).any(|record| record.is_err()));
+            }
+        }
+
+        #[test]
+        fn a_name_is_what_it_was(prefix in "[a-z/.]{1,155}", name in "[a-z/.]{1,100}") {
+            let mut block = [0; BLOCK];
+            block[..name.len()].copy_from_slice(name.as_bytes());
+            block[257..265].copy_from_slice(b"ustar\x0000");
+            block[345..345 + prefix.len()].copy_from_slice(prefix.as_bytes());
+            prop_assert_eq!(Header { block }.name(), format!("{prefix}/{name}").into_bytes());
+        }
+
+        #[test]
         fn no_record_makes_it_panic(text in "[0-9]{0,3} ?[a-zA-Z.=\n]{0,20}") {
             records(text.as_bytes()).for_each(drop);
             let _ = time(text.as_bytes());

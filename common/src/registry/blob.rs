@@ -7,12 +7,12 @@
 
 use std::io::{self, Read};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::digest::Digest;
 use crate::error::find;
-use crate::registry::http::{Failure, Response};
-use crate::registry::{Refused, Registry, Tries, refusal};
+use crate::registry::http::{FEWEST, Failure, Response};
+use crate::registry::{Refused, Registry, Tries, encoded, refusal};
 
 /// The most connections for one blob, even if each brings something.
 const CONNECTIONS: u32 = 1000;
@@ -31,6 +31,8 @@ pub struct Blob<'a> {
     /// The server can begin in the middle, as far as we know.
     ranges: bool,
     connections: u32,
+    /// How much came since something failed.
+    gained: u64,
     tries: Tries<'a>,
 }
 
@@ -52,6 +54,7 @@ impl<'a> Blob<'a> {
             skip: 0,
             ranges: true,
             connections: 0,
+            gained: 0,
             tries: Tries::new(registry.options),
         }
     }
@@ -64,7 +67,8 @@ impl<'a> Blob<'a> {
                 Ok(None) => {}
                 Err(err) => {
                     self.response = None;
-                    self.tries.wait(err)?;
+                    self.gained = 0;
+                    self.tries.wait(err.context(format!("blob {}", self.digest)))?;
                 }
             }
         }
@@ -77,8 +81,7 @@ impl<'a> Blob<'a> {
             if let Some(mut response) = self.response.take() {
                 ensure!(
                     response.read(&mut [0])? == 0,
-                    "blob {}: longer than the {} bytes that its descriptor says",
-                    self.digest,
+                    "longer than the {} bytes that its descriptor says",
                     self.size
                 );
             }
@@ -93,25 +96,24 @@ impl<'a> Blob<'a> {
         let n = response.read(&mut buf[..room])?;
         if n == 0 {
             // Its head promised more, or did not say; either way it broke off.
-            return Err(Failure::broken(format!("blob {}: it ends early", self.digest)).into());
+            return Err(Failure::broken("it ends early".into()).into());
         }
         if self.skip > 0 {
             self.skip -= n as u64;
             return Ok(None);
         }
-        // It got further: what broke off is another matter than what never comes.
-        self.tries.failed = 0;
         self.at += n as u64;
+        self.gained += n as u64;
+        // It got further: what broke off is another matter than what never comes.
+        if self.gained >= FEWEST {
+            self.tries.failed = 0;
+        }
         Ok(Some(n))
     }
 
     fn open(&mut self) -> Result<Response> {
         self.connections += 1;
-        ensure!(
-            self.connections <= CONNECTIONS,
-            "blob {}: it broke off {CONNECTIONS} times",
-            self.digest
-        );
+        ensure!(self.connections <= CONNECTIONS, "it broke off {CONNECTIONS} times");
         let from = (self.ranges && self.at > 0).then_some(self.at);
         let url = self.registry.base()?.join(&format!("v2/{}/blobs/{}", self.path, self.digest))?;
         let mut response = self.registry.get(self.path, &url, "*/*", from)?;
@@ -129,19 +131,14 @@ impl<'a> Blob<'a> {
                 if let Some(length) = response.length()
                     && length != self.size
                 {
-                    bail!(
-                        "blob {}: the registry has {length} bytes, the descriptor says {}",
-                        self.digest,
-                        self.size
-                    );
+                    // What only says that it is packed, as some stores do, has the right length.
+                    encoded(&response)?;
+                    bail!("the registry has {length} bytes, the descriptor says {}", self.size);
                 }
                 self.skip = self.at;
                 Ok(response)
             }
-            _ => {
-                let refused = refusal(&mut response);
-                Err(anyhow!(refused).context(format!("blob {}", self.digest)))
-            }
+            _ => Err(refusal(&mut response).into()),
         }
     }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::mpsc::{self, Sender};
+use std::thread;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use base64::Engine;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 
 use crate::error::At;
 use crate::reference::DOCKER_HUB;
+use crate::registry::{sanitised, without_sigpipe};
 
 /// The largest file, and the longest answer of a helper, that is read.
 const LIMIT: u64 = 1 << 20;
@@ -290,8 +292,9 @@ fn run(helper: &str, key: &str) -> Result<Option<Credentials>> {
         .spawn()
         .with_context(|| name.clone())?;
     if let Some(mut stdin) = child.stdin.take() {
+        let question = key.to_owned();
         // A helper that does not read its question has an exit status that says more.
-        let _ = stdin.write_all(key.as_bytes());
+        without_sigpipe(|| thread::spawn(move || stdin.write_all(question.as_bytes())));
     }
     let mut answer = Vec::new();
     if let Some(stdout) = child.stdout.take() {
@@ -305,7 +308,12 @@ fn run(helper: &str, key: &str) -> Result<Option<Credentials>> {
         if text == "credentials not found in native keychain" {
             return Ok(None);
         }
-        bail!("{name}: {status}: {}", text.chars().take(200).collect::<String>());
+        // What should have been an answer may hold what nobody is to read.
+        let line = text.lines().next().filter(|line| !line.starts_with('{')).unwrap_or_default();
+        match sanitised(line, 200) {
+            line if line.is_empty() => bail!("{name}: {status}"),
+            line => bail!("{name}: {status}: {line}"),
+        }
     }
     let Ok(Answer { username, secret }) = serde_json::from_slice(&answer) else {
         bail!("{name}: its answer has no Username and Secret");

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 use hickory_resolver::TokioResolver;
@@ -25,6 +25,7 @@ use url::{Host, Url};
 
 use crate::error::Hint;
 use crate::registry::tls::{self, HostFiles};
+use crate::registry::without_sigpipe;
 
 /// Sends requests.
 pub struct Http {
@@ -95,7 +96,7 @@ impl Http {
             builder = builder.header(header::AUTHORIZATION, value);
         }
         match builder.send() {
-            Ok(inner) => Ok(Response { inner, stall: self.stall }),
+            Ok(inner) => Ok(Response { inner, stall: self.stall, waited: Duration::ZERO, came: 0 }),
             Err(err) => Failure::of(&err, url, self.stall).into_error(url),
         }
     }
@@ -131,7 +132,7 @@ impl Http {
         if !proxied {
             builder = builder.no_proxy();
         }
-        let client = builder.build()?;
+        let client = without_sigpipe(|| builder.build())?;
         clients.insert(key, client.clone());
         Ok(client)
     }
@@ -186,10 +187,18 @@ pub fn same_origin(a: &Url, b: &Url) -> bool {
         && a.port_or_known_default() == b.port_or_known_default()
 }
 
+/// The fewest bytes that must come while we wait for as long as a silence may be.
+///
+/// A byte now and then is no silence, and would hold us for years.
+pub const FEWEST: u64 = 1 << 10;
+
 /// A response: its head has been read, its body not.
 pub struct Response {
     inner: Inner,
     stall: Duration,
+    /// How long we have waited for the bytes that came since they were last enough.
+    waited: Duration,
+    came: u64,
 }
 
 impl Response {
@@ -217,8 +226,9 @@ impl Response {
     /// Reads some of the body; 0 bytes are its end.
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
+            let start = Instant::now();
             match self.inner.read(buf) {
-                Ok(n) => return Ok(n),
+                Ok(n) => return self.weighed(n, start.elapsed()),
                 Err(err) if err.kind() == ErrorKind::Interrupted => {}
                 Err(err) => {
                     let url = self.inner.url().clone();
@@ -231,6 +241,23 @@ impl Response {
                 }
             }
         }
+    }
+
+    /// Returns `n`, the bytes that came after a wait, unless they come too slowly.
+    fn weighed(&mut self, n: usize, wait: Duration) -> Result<usize> {
+        self.came += n as u64;
+        self.waited += wait;
+        if n == 0 || self.waited < self.stall {
+            return Ok(n);
+        }
+        if self.came < FEWEST {
+            let url = self.inner.url();
+            let (came, waited) = (self.came, self.waited.as_secs_f32());
+            let text = format!("{}: only {came} bytes came in {waited:.1} s", place(url));
+            return Failure { kind: Kind::Stalled, text }.into_error(url);
+        }
+        (self.came, self.waited) = (0, Duration::ZERO);
+        Ok(n)
     }
 
     /// Reads the body if it has at most `limit` bytes, else `limit` + 1 bytes of it.

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use jiff::Timestamp;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use oci_spec::image::{Descriptor, MediaType};
 use serde::Deserialize;
 use url::{Host, Url};
@@ -83,19 +84,14 @@ pub struct Options {
 impl Options {
     /// Returns what holds if the user says nothing.
     pub fn of_user() -> Options {
-        // Tests of the tools cannot wait for half a minute.
-        let millis = |name: &str, default| {
-            let value = std::env::var(name).ok().and_then(|value| value.parse().ok());
-            Duration::from_millis(value.unwrap_or(default))
-        };
         Options {
             verify: true,
             credentials: None,
             files: Files::of_user(None),
             certs: tls::directories(),
             retries: 4,
-            stall: millis("TARE_STALL_MS", 30_000),
-            backoff: millis("TARE_BACKOFF_MS", 400),
+            stall: Duration::from_secs(30),
+            backoff: Duration::from_millis(400),
             notice: None,
         }
     }
@@ -148,14 +144,7 @@ impl<'a> Registry<'a> {
             let mut response = self.get(path, &url, &accept, None)?;
             ensure!(response.status() == 200, refusal(&mut response));
             // What a proxy calls it is no matter; what it did to it is.
-            if let Some(coding) = response.header("content-encoding")
-                && !coding.eq_ignore_ascii_case("identity")
-            {
-                bail!(
-                    "the manifest came encoded as {:?}, which was not asked for",
-                    sanitised(coding, 40)
-                );
-            }
+            encoded(&response)?;
             let media_type = response.header("content-type").unwrap_or_default().to_owned();
             let bytes = response.read_up_to(DOCUMENT_LIMIT)?;
             let size = bytes.len() as u64;
@@ -198,7 +187,9 @@ impl<'a> Registry<'a> {
     }
 
     /// Returns the names of a repository's images, as the registry orders them, or the first `enough` and some more.
-    pub fn tags(&self, path: &str, enough: usize) -> Result<Vec<String>> {
+    ///
+    /// What fails is tried again `retries` times.
+    pub fn tags(&self, path: &str, enough: usize, retries: u32) -> Result<Vec<String>> {
         #[derive(Deserialize)]
         struct Page {
             tags: Option<Vec<String>>,
@@ -207,7 +198,8 @@ impl<'a> Registry<'a> {
         let mut seen = BTreeSet::new();
         let mut tags = Vec::new();
         for _ in 0..PAGES {
-            let (link, bytes) = Tries::new(self.options).until(|| {
+            let mut tries = Tries { retries, ..Tries::new(self.options) };
+            let (link, bytes) = tries.until(|| {
                 let mut response = self.get(path, &url, "application/json", None)?;
                 ensure!(response.status() == 200, refusal(&mut response));
                 Ok((
@@ -317,6 +309,20 @@ impl<'a> Registry<'a> {
     }
 }
 
+/// Starts something, and with it threads that do not end the program when they write to what is gone.
+///
+/// A tool dies of a write to a pipe that nobody reads, as stdout may be
+/// (`sys::reset_sigpipe`). That is no power for a registry that hangs up, or for a
+/// helper that does not listen: where SIGPIPE is blocked, the write fails with EPIPE.
+fn without_sigpipe<T>(start: impl FnOnce() -> T) -> T {
+    let before = SigSet::from(Signal::SIGPIPE).thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let started = start();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask(); // it was a mask until now
+    }
+    started
+}
+
 /// Sends a request and follows where it is sent, by rules. Secrets stay with the first origin.
 fn follow(http: &Http, verify: bool, url: &Url, mut request: Request) -> Result<(Response, Url)> {
     let mut url = url.clone();
@@ -370,12 +376,13 @@ fn hop(from: &Url, location: &str, verify: bool) -> Result<Url> {
 /// Counts the tries of one thing.
 struct Tries<'a> {
     options: &'a Options,
+    retries: u32,
     failed: u32,
 }
 
 impl Tries<'_> {
     fn new(options: &Options) -> Tries<'_> {
-        Tries { options, failed: 0 }
+        Tries { options, retries: options.retries, failed: 0 }
     }
 
     /// Does it until it succeeds or fails for good.
@@ -396,7 +403,7 @@ impl Tries<'_> {
             (_, Some(refused)) => retry::may_pass(refused.status),
             _ => false,
         };
-        if !may_pass || self.failed >= self.options.retries {
+        if !may_pass || self.failed >= self.retries {
             return Err(err);
         }
         let mut pause = retry::pause(self.options.backoff, self.failed);
@@ -468,6 +475,16 @@ fn refusal(response: &mut Response) -> Refused {
         code: sanitised(&code, 40),
         message: sanitised(&message, 200),
         after,
+    }
+}
+
+/// Fails if a body was packed on its way to us: its bytes are not the ones that have the digest.
+fn encoded(response: &Response) -> Result<()> {
+    match response.header("content-encoding") {
+        Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
+            bail!("it came encoded as {:?}, which was not asked for", sanitised(coding, 40))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -503,7 +503,7 @@ fn tags_are_read_page_by_page() {
         _ => Reply::new(200, r#"{"tags":["d"]}"#),
     });
     let options = options();
-    let tags = |server: &Server| Registry::new(&server.domain, &options).tags("app", usize::MAX);
+    let tags = |server: &Server| Registry::new(&server.domain, &options).tags("app", usize::MAX, 3);
     assert_eq!(tags(&server).unwrap(), ["a", "b", "d"]);
     let server = Server::start(|_| Reply::new(200, r#"{"tags":null}"#));
     assert!(tags(&server).unwrap().is_empty());

@@ -414,6 +414,8 @@ fn node(device: &LinuxDevice) -> Result<Node> {
         LinuxDeviceType::A => bail!("{}: a device is of type c, b, u or p", name()),
     };
     let number = |number: i64| u32::try_from(number).with_context(name);
+    let owners = [device.uid().unwrap_or(0), device.gid().unwrap_or(0)];
+    ensure!(owners.into_iter().all(is_id), "{}: its owner is not an id", name());
     Ok(Node {
         target: mount::inside(device.path()).with_context(name)?,
         mode: kind | device.file_mode().unwrap_or(0o666) & 0o777,
@@ -508,6 +510,9 @@ fn confine(process: &Process, linux: &Linux, ops: &mut Vec<Op>) -> Result<()> {
     ops.push(Op::Chdir(process.cwd().clone()));
     let user = process.user();
     let groups = user.additional_gids().clone().unwrap_or_default();
+    for id in [user.uid(), user.gid()].iter().chain(&groups) {
+        ensure!(is_id(*id), "process.user: {id}: not an id");
+    }
     let sets = process.capabilities().as_ref().map(Sets::from).unwrap_or_default();
     if user.uid() != 0 {
         ops.push(Op::OwnPipes(user.uid()));
@@ -539,6 +544,11 @@ fn confine(process: &Process, linux: &Linux, ops: &mut Vec<Op>) -> Result<()> {
     ops.extend(last);
     ops.push(Op::Exec);
     Ok(())
+}
+
+/// Tells whether `id` is one: to the kernel -1 is none, or "leave it".
+fn is_id(id: u32) -> bool {
+    id != u32::MAX
 }
 
 fn rlimit(kind: PosixRlimitType) -> u32 {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::format::{print, printf};
 use super::{Expr, Node, Pipeline};
 
-/// The most text that one row may become, so that a pad or printf of huge width is an error.
+/// The most text that one row, or a value on the way, may become: `print $x $x` doubles it each time.
 const LIMIT: usize = 16 << 20;
 
 pub(super) fn render(nodes: &[Node], row: &Value, heading: bool) -> Result<String> {
@@ -177,7 +177,10 @@ impl Run<'_> {
         let mut args =
             rest.iter().map(|expr| self.operand(expr, dot)).collect::<Result<Vec<_>>>()?;
         args.extend(piped);
-        call(name, args, self.heading).with_context(|| format!("function {name}"))
+        let value = call(name, args, self.heading).with_context(|| format!("function {name}"))?;
+        let long = value.as_str().is_some_and(|text| text.len() > LIMIT);
+        ensure!(!long, "function {name}: more than {LIMIT} bytes");
+        Ok(value)
     }
 
     fn operand(&mut self, expr: &Expr, dot: &Value) -> Result<Value> {

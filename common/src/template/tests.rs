@@ -104,6 +104,8 @@ fn what_go_refuses_is_refused() {
     for bad in bads {
         assert!(render(bad).is_err(), "{bad}");
     }
+    let doubled = format!("{{{{$x := .Name}}}}{}", "{{$x = print $x $x}}".repeat(40));
+    assert!(render(&doubled).unwrap_err().to_string().contains("more than"));
     let deep = format!("{}{}", "{{if 1}}".repeat(100), "{{end}}".repeat(100));
     assert!(render(&deep).is_err());
     assert!(render(&format!("{{{{{}1{}}}}}", "(".repeat(100), ")".repeat(100))).is_err());

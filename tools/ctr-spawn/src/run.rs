@@ -1,12 +1,12 @@
 //! From the command line to a container, and to its exit status.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use common::bundle::{self, Mappings};
 use common::cli::{self, Operand};
 use common::container::{self, Container};
@@ -20,7 +20,7 @@ use common::store::Store;
 use common::userns::{self, Mapping, Range};
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
 
 use crate::options::{Options, Target};
@@ -79,6 +79,7 @@ fn run_and_tell(options: &Options, tell: impl FnOnce(&str) -> Result<()>) -> Res
 fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made> {
     let store = options.root.open()?;
     let found = pull::find(operand, &store, options.pull)?;
+    let dead = container::end_orphans(&store.containers());
     let mapping = userns::ensure_root()?;
     let image = found.layout.resolve(&found.desc, &Platform::host())?;
     let name = match &found.name {
@@ -90,7 +91,7 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
     for warning in &snapshot.warnings {
         cli::warn(format!("{name}: {warning}"));
     }
-    let mut container = create(&store, options)?;
+    let mut container = create(&store, options, &dead)?;
     let prepared = (|| {
         let (mut root, note) = snapshot.root(container.dir())?;
         if let Some(note) = note {
@@ -114,8 +115,9 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
 /// Makes the container of a bare tree, with Docker's defaults.
 fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
     let store = options.root.open()?; // ours, which it would not be as root of a namespace
+    let dead = container::end_orphans(&store.containers());
     let mapping = userns::ensure_root()?;
-    let mut container = create(&store, options)?;
+    let mut container = create(&store, options, &dead)?;
     let prepared = (|| {
         let dir = std::path::absolute(dir).at(dir)?;
         let root = Root::Dir(dir.clone());
@@ -133,11 +135,8 @@ fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
 fn bundle_in(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
     let store = options.root.open()?; // ours, which it would not be as root of a namespace
     let path = dir.join("config.json");
-    let file = File::open(&path).at(&path)?;
-    let size = file.metadata().at(&path)?.len();
-    anyhow::ensure!(size <= CONFIG_LIMIT, "{}: larger than {CONFIG_LIMIT} bytes", path.display());
-    let bytes = std::fs::read(&path).at(&path)?;
-    let mut spec: Spec = serde_json::from_slice(&bytes).at(&path)?;
+    let mut spec: Spec = serde_json::from_slice(&read_config(&path).at(&path)?).at(&path)?;
+    let dead = container::end_orphans(&store.containers());
     let entered = match in_user_namespace()? || rustix::process::geteuid().is_root() {
         true => false,
         false => enter(&spec).context(path.display().to_string())?,
@@ -147,10 +146,21 @@ fn bundle_in(options: &Options, dir: &Path, command: &[String]) -> Result<Made> 
     let tree = open(&root)?;
     apply::apply(options, command, None, &tree, &mut spec)?;
 
-    let mut container = create(&store, options)?;
+    let mut container = create(&store, options, &dead)?;
     container.status.image = dir.display().to_string();
     let root = Root::Dir(root);
     Ok(Made { container, spec, root, mount: None, entered, asked: true, _snapshot: None })
+}
+
+/// Reads a config.json: a file, of a sane size, even if something else has its name.
+fn read_config(path: &Path) -> Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(openat(CWD, path, flags, Mode::empty()).map_err(std::io::Error::from)?);
+    ensure!(file.metadata()?.is_file(), "not a regular file");
+    let mut bytes = Vec::new();
+    file.take(CONFIG_LIMIT + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 <= CONFIG_LIMIT, "larger than {CONFIG_LIMIT} bytes");
+    Ok(bytes)
 }
 
 /// Enters the user namespace that `spec` asks for, or else one of our own choice; returns whether it was the former.
@@ -175,10 +185,10 @@ fn enter(spec: &Spec) -> Result<bool> {
     Ok(true)
 }
 
-/// Makes the container's directory. Before that, what others left behind is removed.
-fn create(store: &Store, options: &Options) -> Result<Container> {
+/// Makes the container's directory. Before that, the `dead` ones that others left behind are removed.
+fn create(store: &Store, options: &Options, dead: &[String]) -> Result<Container> {
     let containers = store.containers();
-    container::collect(&containers);
+    container::collect(&containers, dead);
     // A bundle and a tree keep nothing of their own that would be worth a directory when they have ended.
     let rm = options.rm || options.bundle.is_some() || options.rootfs.is_some();
     Container::create(&containers, options.name.as_ref().map(|name| name.0.as_str()), rm)
@@ -239,7 +249,19 @@ fn defaults(
     let mut spec = bundle::spec(config, tree, &options.for_image(hostname, mappings))?;
     names(options, container, tree, keep, &mut spec)?;
     apply::apply(options, command, Some(config), tree, &mut spec)?;
+    if let (Some(score), Some(process)) = (oom_score(), spec.process_mut()) {
+        process.set_oom_score_adj(Some(score));
+    }
     Ok((spec, entered))
+}
+
+/// Returns the oom_score_adj of a container, unless it is what ours is.
+///
+/// If memory is short, it is not spared because our caller is. Nor does it gain by a caller
+/// that is to go first: who set that may have been more powerful than we are.
+fn oom_score() -> Option<i32> {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok()?;
+    own.starts_with('-').then_some(0)
 }
 
 /// Gives the container its /etc/hostname, /etc/hosts and /etc/resolv.conf, as Docker does; with `keep`, only where the tree has one.
@@ -268,10 +290,7 @@ fn names(
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     for (name, bytes) in files {
         let inside = format!("/etc/{name}");
-        if keep
-            && rustix::fs::statat(tree, &inside[1..], rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-                .is_err()
-        {
+        if keep && !has(tree, &inside) {
             continue;
         }
         let path = container.write(name, &bytes)?;
@@ -280,6 +299,13 @@ fn names(
     }
     spec.set_mounts(Some(mounts));
     Ok(())
+}
+
+/// Tells whether `tree` has something at `path`. Its links lead nowhere but into it.
+fn has(tree: &OwnedFd, path: &str) -> bool {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    openat2(tree, path, flags, Mode::empty(), resolve).is_ok()
 }
 
 /// Starts the container, and stays until it has ended.
@@ -315,9 +341,11 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
         container.status.command =
             spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
         container.write("config.json", &serde_json::to_vec(&spec)?)?;
-        let supervision = Supervision::new(options.timeout)?;
+        let timeout = options.timeout.filter(|timeout| !timeout.is_zero());
+        let supervision = Supervision::new(timeout)?;
         let running = runtime::start(&plan, &spec, io)?;
         container.status.pid = Some(running.pid.as_raw_nonzero().get());
+        container.status.pid_inode = container::pid_inode(&running.pidfd);
         container.status.started = Some(container::now());
         container.status.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
         let saved = container.save();
@@ -340,11 +368,12 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
         container.remove()?;
     } else {
         container.status.pid = None;
+        container.status.pid_inode = None;
         container.status.cgroup = None;
         container.status.finished = Some(container::now());
         container.status.exit_code = Some(ended.status.into());
         container.status.signal = ended.signal;
-        container.save()?;
+        container.keep()?;
     }
     Ok(ended.status)
 }
@@ -375,8 +404,19 @@ fn limit(
 ) -> Result<Option<Cgroup>> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let pids = resources.and_then(|resources| resources.pids().as_ref()).map(|pids| pids.limit());
-    let Some(pids) = pids.filter(|pids| *pids > 0) else { return Ok(None) };
-    match Cgroup::make(container.id(), pids, |id| container::is_alive(containers, id)) {
+    let pids = pids.filter(|pids| *pids > 0);
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let mut namespaces = namespaces.into_iter().flatten();
+    let bounded = namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::Pid);
+    if pids.is_none() && bounded {
+        return Ok(None);
+    }
+    let make = |pids| Cgroup::make(container.id(), pids, |id| container::is_alive(containers, id));
+    let Some(pids) = pids else {
+        let why = "linux.namespaces: without one for pids it takes a cgroup to end a container";
+        return make(0).context(why).map(Some);
+    };
+    match make(pids) {
         Ok(cgroup) => Ok(Some(cgroup)),
         Err(err) if asked => Err(err.context("linux.resources.pids: cannot be applied")),
         Err(err) => {

@@ -15,6 +15,8 @@ use crate::terminal::Terminal;
 
 /// How long a container has to end after SIGTERM, as docker stop gives it.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long its last output waits for a reader when somebody wants it to end.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The exit status of a container that had no more time.
 const TIMED_OUT: u8 = 124;
 /// A pipe that can be written to takes this much at once: pipe(7), PIPE_BUF.
@@ -61,6 +63,7 @@ impl Supervision {
             timed_out: false,
             killed_for: None,
             ignored: false,
+            told: false,
         };
         container.stay(&self.signals)
     }
@@ -97,6 +100,8 @@ struct Supervised {
     killed_for: Option<i32>,
     /// It was told once already that it ignores an interrupt.
     ignored: bool,
+    /// Somebody wants it to end.
+    told: bool,
 }
 
 impl Supervised {
@@ -128,7 +133,7 @@ impl Supervised {
             }
         }
         let ended = self.running.wait()?;
-        self.relay.finish();
+        self.relay.finish(signals, self.told);
         Ok(self.end(ended))
     }
 
@@ -152,19 +157,10 @@ impl Supervised {
     }
 
     fn take_signals(&mut self, signals: &OwnedFd) -> Result<()> {
-        let mut info = [0; 128];
-        loop {
-            match rustix::io::read(signals, &mut info) {
-                Ok(length) if length == info.len() => {
-                    // struct signalfd_siginfo begins with the number.
-                    let number = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-                    self.handle(number as i32);
-                }
-                Ok(_) | Err(Errno::AGAIN) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+        while let Some(signal) = next_signal(signals)? {
+            self.handle(signal);
         }
+        Ok(())
     }
 
     fn handle(&mut self, signal: i32) {
@@ -209,12 +205,10 @@ impl Supervised {
     /// The kernel lets none through to process 1 of a namespace that it has no handler for, not even from
     /// outside, but for SIGKILL; so `timeout 2 ctr-spawn IMAGE sleep 60` would never end.
     fn deliver(&mut self, signal: i32) {
-        let deadly = |signal| {
-            use Signal::*;
-            !matches!(Signal::try_from(signal), Ok(SIGCONT | SIGWINCH | SIGTSTP | SIGURG | SIGCHLD))
-        };
+        use Signal::*;
+        self.told |= matches!(Signal::try_from(signal), Ok(SIGTERM | SIGINT | SIGHUP | SIGQUIT));
         if self.first
-            && deadly(signal)
+            && is_deadly(signal)
             && Disposition::of(&self.running, signal) == Disposition::Default
         {
             return self.kill_for(signal);
@@ -240,6 +234,38 @@ impl Supervised {
         };
         End { status: if self.timed_out { TIMED_OUT } else { status }, signal }
     }
+}
+
+/// Returns the next signal that came for us, if one did.
+fn next_signal(signals: &OwnedFd) -> rustix::io::Result<Option<i32>> {
+    let mut info = [0; 128];
+    loop {
+        match rustix::io::read(signals, &mut info) {
+            Ok(length) if length == info.len() => {
+                // struct signalfd_siginfo begins with the number.
+                let number = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+                return Ok(Some(number as i32));
+            }
+            Ok(_) | Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Takes the signals that have come; returns whether one of them ends a process that has no handler for it.
+fn has_deadly(signals: &OwnedFd) -> bool {
+    let mut found = false;
+    while let Ok(Some(signal)) = next_signal(signals) {
+        found |= is_deadly(signal) && signal != Signal::SIGPIPE as i32;
+    }
+    found
+}
+
+/// Tells whether `signal` ends a process that has no handler for it.
+fn is_deadly(signal: i32) -> bool {
+    use Signal::*;
+    !matches!(Signal::try_from(signal), Ok(SIGCONT | SIGWINCH | SIGTSTP | SIGURG | SIGCHLD))
 }
 
 /// What a process does about a signal.
@@ -392,20 +418,33 @@ impl Relay {
     }
 
     /// Copies what is left of the container's output, and gives the user's terminal back.
-    fn finish(&mut self) {
+    ///
+    /// Nobody may ever read it, so a signal that would end us ends this; and if it has come
+    /// already, so does [`PATIENCE`].
+    fn finish(&mut self, signals: &OwnedFd, hurried: bool) {
         let Some((master, _terminal)) = self.ends.take() else { return };
         let mut buffer = [0; CHUNK];
         let mut printed = std::mem::take(&mut self.printed);
         loop {
             while !printed.is_empty() {
-                match rustix::io::write(rustix::stdio::stdout(), &printed) {
+                let stdout = rustix::stdio::stdout();
+                let mut fds = [
+                    PollFd::from_borrowed_fd(stdout, PollFlags::OUT),
+                    PollFd::new(signals, PollFlags::IN),
+                ];
+                let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+                if poll(&mut fds, hurried.then_some(&patience)) == Ok(0) {
+                    return;
+                }
+                if !fds[1].revents().is_empty() && has_deadly(signals) {
+                    return;
+                }
+                if fds[0].revents().is_empty() {
+                    continue;
+                }
+                match rustix::io::write(stdout, &printed) {
                     Ok(length) => drop(printed.drain(..length)),
-                    Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN) => {
-                        let mut fds =
-                            [PollFd::from_borrowed_fd(rustix::stdio::stdout(), PollFlags::OUT)];
-                        let _ = poll(&mut fds, None);
-                    }
+                    Err(Errno::INTR | Errno::AGAIN) => {}
                     Err(_) => return,
                 }
             }

@@ -198,6 +198,8 @@ fn expose(text: &str) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn config(changes: &[&str]) -> Value {
@@ -256,6 +258,42 @@ mod tests {
         ];
         for bad in bads {
             assert!(bad.parse::<Change>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_parser(word in "(CMD|ENTRYPOINT|ENV|EXPOSE|LABEL|ONBUILD|STOPSIGNAL|USER|VOLUME|WORKDIR)", rest in "[ -~]{0,24}|\\PC{0,24}") {
+            let mut config = Map::new();
+            if let Ok(change) = format!("{word} {rest}").parse::<Change>() {
+                change.apply(&mut config);
+                prop_assert!(!config.is_empty() || matches!(word.as_str(), "EXPOSE" | "VOLUME" | "ENV" | "LABEL"));
+            }
+        }
+
+        /// Whatever a value holds, quoted as a shell would it comes back.
+        #[test]
+        fn what_is_quoted_comes_back(pairs in prop::collection::vec(("[a-zA-Z][a-zA-Z0-9]{0,6}", "[^\0]{0,12}"), 1..4)) {
+            let single: Vec<String> = pairs
+                .iter()
+                .map(|(key, value)| format!("{key}='{}'", value.replace('\'', "'\"'\"'")))
+                .collect();
+            let double: Vec<String> = pairs
+                .iter()
+                .map(|(key, value)| {
+                    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
+                    format!("{key}=\"{value}\"")
+                })
+                .collect();
+            for text in [single, double] {
+                prop_assert_eq!(super::pairs(&text.join(" ")).unwrap(), pairs.clone());
+            }
+        }
+
+        #[test]
+        fn an_array_is_read_as_json(args in prop::collection::vec("\\PC{0,8}", 0..4)) {
+            let text = format!("CMD {}", serde_json::to_string(&args).unwrap());
+            prop_assert_eq!(text.parse::<Change>().unwrap(), Change::Cmd(args));
         }
     }
 }

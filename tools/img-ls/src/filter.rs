@@ -120,53 +120,92 @@ pub fn matches(pattern: &str, name: &Reference) -> bool {
     names.iter().any(|name| glob(pattern.as_bytes(), name.as_bytes()))
 }
 
-/// Go's path.Match: `*` and `?` stop at a slash, `[a-z]` and `[^a-z]` are one character.
-fn glob(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern, name) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => {
-            let end = name.iter().position(|b| *b == b'/').unwrap_or(name.len());
-            // Runs of stars are one star: they would take time that grows with their number's power.
-            match rest {
-                [b'*', ..] => glob(rest, name),
-                _ => (0..=end).any(|at| glob(rest, &name[at..])),
-            }
+/// A piece of a pattern.
+enum Piece<'a> {
+    Star,
+    Any,
+    One(u8),
+    /// What stands between the brackets.
+    Class(&'a [u8]),
+}
+
+impl Piece<'_> {
+    fn takes(&self, b: u8) -> bool {
+        match self {
+            Piece::Star => false,
+            Piece::Any => b != b'/',
+            Piece::One(c) => *c == b,
+            Piece::Class(inside) => within(inside, b),
         }
-        ([b'?', pattern @ ..], [b, name @ ..]) if *b != b'/' => glob(pattern, name),
-        ([b'[', pattern @ ..], [b, name @ ..]) => match class(pattern, *b) {
-            Some((true, rest)) => glob(rest, name),
-            _ => false,
-        },
-        ([b'\\', c, pattern @ ..], [b, name @ ..]) | ([c, pattern @ ..], [b, name @ ..])
-            if c == b =>
-        {
-            glob(pattern, name)
-        }
-        _ => false,
     }
 }
 
-/// Returns whether a `[...]` has `b`, and what follows it.
-fn class(pattern: &[u8], b: u8) -> Option<(bool, &[u8])> {
-    let (negated, mut pattern) = match pattern {
+/// Go's path.Match: `*` and `?` stop at a slash, `[a-z]` and `[^a-z]` are one character.
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    let Some(pieces) = pieces(pattern) else { return false };
+    let (mut at, mut from) = (0, 0);
+    // The last star, and what it has taken so far ends here. An earlier one is
+    // never tried again, or some patterns would take longer than anyone lives.
+    let mut star = None;
+    while from < name.len() {
+        match pieces.get(at) {
+            Some(Piece::Star) => {
+                at += 1;
+                star = Some((at, from));
+            }
+            Some(piece) if piece.takes(name[from]) => (at, from) = (at + 1, from + 1),
+            _ => match star {
+                Some((after, end)) if name[end] != b'/' => {
+                    star = Some((after, end + 1));
+                    (at, from) = (after, end + 1);
+                }
+                _ => return false,
+            },
+        }
+    }
+    pieces[at..].iter().all(|piece| matches!(piece, Piece::Star))
+}
+
+/// Takes a pattern apart; nothing if a bracket is not closed or nothing follows a backslash.
+fn pieces(mut pattern: &[u8]) -> Option<Vec<Piece<'_>>> {
+    let mut pieces = Vec::new();
+    while let [first, rest @ ..] = pattern {
+        let (piece, rest) = match first {
+            b'*' => (Piece::Star, rest),
+            b'?' => (Piece::Any, rest),
+            b'\\' => (Piece::One(*rest.first()?), &rest[1..]),
+            b'[' => {
+                let end = rest.iter().position(|b| *b == b']')?;
+                (Piece::Class(&rest[..end]), &rest[end + 1..])
+            }
+            c => (Piece::One(*c), rest),
+        };
+        pieces.push(piece);
+        pattern = rest;
+    }
+    Some(pieces)
+}
+
+/// Returns whether a `[...]` has `b`.
+fn within(inside: &[u8], b: u8) -> bool {
+    let (negated, mut inside) = match inside {
         [b'^', rest @ ..] => (true, rest),
-        _ => (false, pattern),
+        _ => (false, inside),
     };
     let mut found = false;
-    loop {
-        pattern = match pattern {
-            [b']', rest @ ..] => return Some((found != negated, rest)),
-            [low, b'-', high, rest @ ..] if *high != b']' => {
+    while let [low, rest @ ..] = inside {
+        inside = match rest {
+            [b'-', high, rest @ ..] => {
                 found |= (*low..=*high).contains(&b);
                 rest
             }
-            [c, rest @ ..] => {
-                found |= *c == b;
+            _ => {
+                found |= *low == b;
                 rest
             }
-            [] => return None,
         };
     }
+    found != negated
 }
 
 /// Reads a moment: RFC 3339, a date, seconds since 1970, or how long ago as Go writes it (`1h30m`).
@@ -214,6 +253,8 @@ fn duration(mut text: &str) -> Result<SignedDuration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -231,9 +272,60 @@ mod tests {
             ("app:v2", "app:v1", false),
             ("**p", "app", true),
             ("[", "app", false),
+            ("[^a-c]*", "dapp", true),
+            ("\\app", "app", true),
+            ("app\\", "app", false),
+            ("*a*b", "a/ab", false),
+            ("*/*b", "a/ab", true),
+            ("h.io/*/[a-b]*:v?", "h.io/x/bc:v1", true),
+            ("", "app", false),
         ];
         for (pattern, name, wanted) in table {
             assert_eq!(matches(pattern, &name.parse().unwrap()), wanted, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn no_pattern_takes_for_ever() {
+        let name = format!("user/{}:v1", "a".repeat(240)).parse().unwrap();
+        assert!(!matches(&format!("user/{}*b", "*a".repeat(60)), &name));
+        assert!(matches(&format!("user/{}*1", "*a".repeat(60)), &name));
+    }
+
+    proptest! {
+        /// Every star as long as it can be, shorter, and so on: right, and too slow for long names.
+        #[test]
+        fn a_pattern_matches_what_trying_everything_matches(pattern in "[ab*?/]{0,8}", name in "[ab/]{0,8}") {
+            fn every_way(pattern: &[u8], name: &[u8]) -> bool {
+                match (pattern, name) {
+                    ([b'*', rest @ ..], _) => {
+                        let end = name.iter().position(|b| *b == b'/').unwrap_or(name.len());
+                        (0..=end).any(|at| every_way(rest, &name[at..]))
+                    }
+                    ([b'?', pattern @ ..], [b, name @ ..]) if *b != b'/' => every_way(pattern, name),
+                    ([c, pattern @ ..], [b, name @ ..]) => c == b && every_way(pattern, name),
+                    (pattern, name) => pattern.is_empty() && name.is_empty(),
+                }
+            }
+            let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+            prop_assert_eq!(glob(pattern, name), every_way(pattern, name));
+        }
+
+        #[test]
+        fn no_text_breaks_a_filter(key in "(dangling|label|reference|before|since|until|\\PC{0,4})=?", value in "\\PC{0,20}|[0-9.hms-]{0,20}") {
+            let text = format!("{key}{value}");
+            if let Ok(Filter::Reference(pattern)) = text.parse() {
+                matches(&pattern, &"user/app:v1".parse().unwrap());
+            }
+        }
+
+        #[test]
+        fn a_duration_is_the_sum_of_its_parts(parts in prop::collection::vec((0u32..10000, 0usize..4), 1..4)) {
+            let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+            let text: String = parts.iter().map(|(n, unit)| format!("{n}{}", units[*unit].0)).collect();
+            let sum: i64 = parts.iter().map(|(n, unit)| i64::from(*n) * units[*unit].1).sum();
+            let found = duration(&text).unwrap();
+            prop_assert!((found.as_millis() - i128::from(sum)).abs() <= 1, "{}: {:?}", text, found);
         }
     }
 

@@ -16,6 +16,7 @@ use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Parser};
@@ -80,6 +81,14 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 4)]
     retry: u32,
 
+    /// How long to wait before the first of these; each waits twice as long as the one before
+    #[arg(long, value_name = "TIME", value_parser = cli::duration, default_value = "400ms")]
+    retry_delay: Duration,
+
+    /// Give up on a registry that says nothing for so long
+    #[arg(long, value_name = "TIME", value_parser = cli::duration, default_value = "30s")]
+    stall: Duration,
+
     /// How to show progress on stderr; auto is a bar on a terminal, plain lines elsewhere
     #[arg(long, value_name = "STYLE", value_enum, default_value_t = Style::Auto)]
     progress: Style,
@@ -115,6 +124,8 @@ fn run(args: Args) -> Result<()> {
     let mut options = Options::of_user();
     options.verify = args.tls_verify;
     options.retries = args.retry;
+    options.backoff = args.retry_delay;
+    options.stall = args.stall;
     if let Some(path) = &args.authfile {
         fs::metadata(path).at(path)?; // or it would be missed only when somebody asks
     }
@@ -168,7 +179,7 @@ fn one<'a>(
     let registry =
         registries.entry(domain.to_owned()).or_insert_with(|| Registry::new(domain, options));
     let names = match args.all_tags {
-        true => all_tags(registry, name)?,
+        true => all_tags(registry, name, options.retries)?,
         false => vec![name.clone()],
     };
     let mut failed = false;
@@ -189,11 +200,11 @@ fn one<'a>(
     if failed { bail!("{}: not all tags", name.familiar()) } else { Ok(()) }
 }
 
-fn all_tags(registry: &Registry, name: &Reference) -> Result<Vec<Reference>> {
+fn all_tags(registry: &Registry, name: &Reference, retries: u32) -> Result<Vec<Reference>> {
     if name.repository().parse::<Reference>()? != *name {
         return Err(Usage(format!("{name}: with --all-tags, a name without tag and digest")).into());
     }
-    let tags = registry.tags(name.path(), usize::MAX).with_context(|| name.familiar())?;
+    let tags = registry.tags(name.path(), usize::MAX, retries).with_context(|| name.familiar())?;
     tags.iter().map(|tag| name.with_tag(tag)).collect()
 }
 

@@ -9,8 +9,8 @@ const SHOWN: usize = 4;
 
 /// Returns a hint that names the nearest tags, if the repository has some.
 pub fn tags(registry: &Registry, path: &str, tag: &str) -> Option<String> {
-    // A hint is worth no error of its own.
-    let tags = registry.tags(path, ENOUGH).ok()?;
+    // A hint is worth no error of its own, and no second try.
+    let tags = registry.tags(path, ENOUGH, 0).ok()?;
     let near = nearest(tag, tags);
     let (last, first) = near.split_last()?;
     Some(match first.is_empty() {

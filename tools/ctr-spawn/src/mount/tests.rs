@@ -313,4 +313,44 @@ proptest! {
         let text = format!("type=bind,\"src={}\",dst=/x", path.replace('"', "\"\""));
         prop_assert_eq!(text.parse::<Long>().unwrap().0, bind(&path, "/x", PLAIN));
     }
+
+    /// The short form and the long one are two ways to say one thing.
+    #[test]
+    fn both_forms_mean_the_same(
+        source in "[./][a-zA-Z0-9 ._/=-]{0,12}[a-z]",
+        target in "/[a-zA-Z0-9 ._/=-]{0,12}[a-z]",
+        readonly in any::<bool>(),
+        slave in any::<bool>(),
+    ) {
+        let words = [(readonly, "ro"), (slave, "rslave")];
+        let words: Vec<&str> = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+        let colon = if words.is_empty() { "" } else { ":" };
+        let short = format!("{source}:{target}{colon}{}", words.join(","));
+        let readonly = if readonly { ",readonly" } else { "" };
+        let propagation = if slave { ",bind-propagation=rslave" } else { "" };
+        let long = format!("type=bind,src={source},dst={target}{readonly}{propagation}");
+        match (short.parse::<Volume>(), long.parse::<Long>()) {
+            (Ok(Volume(short)), Ok(Long(long))) => prop_assert_eq!(short, long),
+            (short, long) => prop_assert!(short.is_err() && long.is_err(), "{:?} {:?}", short, long),
+        }
+    }
+
+    #[test]
+    fn a_size_is_its_number_times_its_unit(number in 0u64..1 << 14, unit in 0usize..6, tail in 0usize..4) {
+        let letter = ["", "k", "m", "g", "t", "p"][unit];
+        let tail = if letter.is_empty() { ["", "b", "B", " b"][tail] } else { ["", "b", "ib", "iB"][tail] };
+        prop_assert_eq!(size(&format!("{number}{letter}{tail}")).unwrap(), number << (10 * unit));
+        prop_assert_eq!(size(&format!("{number}.5{letter}{tail}")).unwrap(), (number << (10 * unit)) + (1 << (10 * unit) >> 1));
+    }
+
+    #[test]
+    fn options_of_tmpfs_are_what_they_were(size in 0u64..1 << 40, mode in 0u32..0o10000, uid in any::<u32>(), ro in any::<bool>()) {
+        let text = format!("/t:size={size},mode={mode:o},uid={uid}{}", if ro { ",ro" } else { "" });
+        let Tmpfs(mount) = text.parse().unwrap();
+        let Kind::Tmpfs { options } = mount.kind else { panic!("{text}") };
+        let mut expected: Vec<String> = ["noexec", "nosuid", "nodev"].map(String::from).into();
+        expected.extend([format!("size={size}"), format!("mode={mode:o}"), format!("uid={uid}")]);
+        expected.extend(ro.then(|| "ro".into()));
+        prop_assert_eq!(options, expected);
+    }
 }
