@@ -123,10 +123,12 @@ fn pids(root: &Path) -> Vec<i32> {
 /// Tells whether process `pid` has to do with the sandbox at `root`. One that is gone has not.
 fn belongs(pid: i32, root: &Path, own: Option<&Path>) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let mark = [MARKER.as_bytes(), b"=", root.as_os_str().as_bytes()].concat();
     let environ = fs::read(proc.join("environ")).unwrap_or_default();
-    if environ.split(|&b| b == 0).any(|variable| variable == mark) {
-        return true;
+    let mark = [MARKER.as_bytes(), b"="].concat();
+    // Another sandbox's may have a copy of all mounts, and so of one that lies in this one.
+    if let Some(sandbox) = environ.split(|&b| b == 0).find_map(|text| text.strip_prefix(&mark[..]))
+    {
+        return sandbox == root.as_os_str().as_bytes();
     }
     let leads_in = |link: &Path| fs::read_link(link).is_ok_and(|target| target.starts_with(root));
     if ["cwd", "root", "exe"].iter().any(|name| leads_in(&proc.join(name))) {

@@ -426,8 +426,9 @@ fn limit(
     let pids = resources.and_then(|resources| resources.pids().as_ref()).map(|pids| pids.limit());
     let pids = pids.filter(|pids| *pids > 0);
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let mut namespaces = namespaces.into_iter().flatten();
-    let bounded = namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::Pid);
+    let has = |kind| namespaces.into_iter().flatten().any(|namespace| namespace.typ() == kind);
+    // Without one for mounts it is not started at all.
+    let bounded = has(LinuxNamespaceType::Pid) || !has(LinuxNamespaceType::Mount);
     if pids.is_none() && bounded {
         return Ok(None);
     }
