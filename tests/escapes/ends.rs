@@ -234,6 +234,8 @@ fn files_of_its_own_can_be_read_whatever_the_callers_mask() {
 }
 
 /// System calls by which a container is made, in the order that one makes them for the first time.
+///
+/// Without rmdir(2): a cgroup that cannot be removed stays for a minute, until a later tool takes it for nobody's.
 const CALLS: &[&str] = &[
     "clone3",
     "fsopen",
@@ -273,7 +275,6 @@ const CALLS: &[&str] = &[
     "waitid",
     "rename",
     "unlink",
-    "rmdir",
     "pipe2",
     "fchmod",
     "dup3",
@@ -294,13 +295,13 @@ pub(super) fn failures(t: &Sandbox, each: impl Fn(usize) -> Vec<usize>) {
              case $code in 0|125|126|127|1) ;; *) echo \"$call $when $errno: $code\"; cat err;; esac
              [ $code != 0 ] || [ ! -s out ] || echo \"$call $when $errno: out\"
              grep -q 'panicked' err && echo \"$call $when $errno panics\"
-             case $call in unlink|rmdir|unlinkat) ;; *)
+             case $call in unlink) ;; *)
                  [ -z \"$(ls $TARE_ROOT/containers; ls -A $TARE_ROOT/containers/.rm)\" ] || { echo \"$call $when $errno leaves something\"; ls -A $TARE_ROOT/containers/*; rm -rf $TARE_ROOT/containers; };; esac; }\n",
     );
     for (command, errno) in [(direct, "EPERM"), (run, "ENOMEM")] {
         let counts = t
             .sh(&format!(
-                "strace -f -qq -o log -e trace={} -e signal=none {command}; sed 's/^[0-9]* *//; s/(.*//' log | grep -v '<' | sort | uniq -c",
+                "strace -f -qq -o log -e trace={} -e signal=none {command} || exit 1; sed 's/^[0-9]* *//; s/(.*//' log | grep -v '<' | sort | uniq -c",
                 CALLS.join(",")
             ))
             .text();

@@ -36,7 +36,6 @@ fn ten_thousand_orphans_are_reaped() {
 
 #[test]
 fn a_start_that_fails_anywhere_leaves_nothing() {
-    for user in [false, true] {
-        super::ends::failures(&patient(user), |count| (1..=count).collect());
-    }
+    // Not as an ordinary user: strace takes the privilege from newuidmap.
+    super::ends::failures(&patient(false), |count| (1..=count).collect());
 }
