@@ -222,7 +222,10 @@ impl Container {
 /// Makes the directory of a container, and locks it; returns nothing if somebody removed it before that.
 fn make(dir: &Path) -> Result<Option<File>> {
     DirBuilder::new().mode(0o700).create(dir).at(dir)?;
-    let lock = File::open(dir).at(dir)?;
+    let lock = match File::open(dir) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+        lock => lock.at(dir)?,
+    };
     lock.lock().at(dir)?;
     Ok(dir.exists().then_some(lock))
 }
