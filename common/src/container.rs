@@ -111,6 +111,7 @@ pub enum Log {
 impl Container {
     /// Makes a container in the directory `containers`, with a new id. `rm` marks it to be removed when it has ended.
     pub fn create(containers: &Path, name: Option<&str>, rm: bool) -> Result<Container> {
+        let mut first = true;
         loop {
             let id = new_id()?;
             let dir = containers.join(&id);
@@ -122,7 +123,9 @@ impl Container {
             let lock = match made {
                 Ok(Some(lock)) => lock,
                 Ok(None) => continue,
-                Err(_) if !containers.exists() => {
+                // Another may be making it at this moment.
+                Err(err) if first && is_missing(&err) => {
+                    first = false;
                     DirBuilder::new()
                         .mode(0o700)
                         .recursive(true)
@@ -228,6 +231,11 @@ fn make(dir: &Path) -> Result<Option<File>> {
     };
     lock.lock().at(dir)?;
     Ok(dir.exists().then_some(lock))
+}
+
+/// Tells whether something failed because a file or directory is not there.
+fn is_missing(err: &Error) -> bool {
+    err.downcast_ref::<std::io::Error>().is_some_and(|err| err.kind() == ErrorKind::NotFound)
 }
 
 /// Marks a container as one of this kind.
