@@ -160,10 +160,13 @@ fn make_beside(parent: &Path) -> std::io::Result<(PathBuf, File)> {
     loop {
         let made =
             tempfile::Builder::new().prefix(BESIDE).permissions(mode.clone()).tempdir_in(parent)?;
-        let file = File::open(made.path())?;
+        // Until it is locked it looks like a dead one's, and may be gone at any moment.
+        let file = match File::open(made.path()) {
+            Err(err) if err.kind() == ErrorKind::NotFound => continue,
+            file => file?,
+        };
         // Without a lock, on a file system that has none, it is nobody's to remove.
         let _ = file.try_lock();
-        // Before that it may have looked like a dead one's.
         if made.path().exists() {
             return Ok((made.keep(), file));
         }
