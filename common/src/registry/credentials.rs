@@ -104,10 +104,10 @@ impl Files {
         let var =
             |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(path) = authfile {
-            return Files { paths: vec![path], required: true, helpers: Helpers::default() };
+            return Files { paths: vec![path], required: true, ..Files::none() };
         }
         if let Some(path) = var("REGISTRY_AUTH_FILE") {
-            return Files { paths: vec![path], required: false, helpers: Helpers::default() };
+            return Files { paths: vec![path], ..Files::none() };
         }
         let home = var("HOME");
         let run = var("XDG_RUNTIME_DIR").unwrap_or_else(|| {
@@ -121,7 +121,7 @@ impl Files {
         paths.extend(config.map(|dir| dir.join("containers/auth.json")));
         let docker = var("DOCKER_CONFIG").or(home.map(|home| home.join(".docker")));
         paths.extend(docker.map(|dir| dir.join("config.json")));
-        Files { paths, required: false, helpers: Helpers::default() }
+        Files { paths, ..Files::none() }
     }
 
     /// Runs helpers from a thread that starts now, and stays as free as this one is now.
