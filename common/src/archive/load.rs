@@ -1,35 +1,24 @@
-//! Archives of images, as one stream: OCI layout tars, and what `docker save` has written over the years.
+//! Reading an archive into a layout.
 //!
-//! ```text
-//! oci-layout  index.json  blobs/sha256/<hex>      OCI; Docker since 25 adds manifest.json
-//! manifest.json  <hex>.json  <hex>/layer.tar      Docker before; equal layers may be symlinks
-//! ```
-//!
-//! The archive is read once, from a pipe if need be, and each layer goes
-//! straight into the layout that it is loaded into. Every blob is verified, and
-//! nothing is named here: the caller names images that are whole.
+//! Every blob is verified, and nothing is named here: the caller names images that are whole.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use liblzma::stream::{CONCATENATED, Stream};
 use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
 
+use super::{CONTAINERD_NAME, Packing, unpacked};
 use crate::digest::Digest;
 use crate::image::{self, Document, INDEX_DEPTH, REF_NAME};
 use crate::layer::{self, Member, Type};
 use crate::layout::{Index, Layout, Missing, Writing};
 
-/// Where Docker and containerd write the full name of an image, beside the ref.name that is only a tag.
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The most bytes of documents outside `blobs/`, and of names, that are kept while an archive is read.
 const DOCUMENTS: u64 = 16 << 20;
-/// The most memory that unpacking xz may take: 128 MiB of dictionary, as large as zstd's window may be.
-const XZ_MEMORY: u64 = 144 << 20;
 /// How many symlinks lead from a layer's name to the layer.
 const LINKS: usize = 8;
 
@@ -75,11 +64,6 @@ pub fn load(archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
     let loaded = contents.images(into)?;
     ensure!(!loaded.is_empty(), "an archive without images");
     Ok(loaded)
-}
-
-/// Returns whether a file that begins with these bytes may be an archive: a reference line never does.
-pub fn is_archive(start: &[u8]) -> bool {
-    Packing::of(start) != Packing::None || start.get(257..262) == Some(b"ustar")
 }
 
 /// What an archive holds beside its blobs.
@@ -322,66 +306,6 @@ fn copy(member: &mut Member, to: &mut impl Write) -> Result<()> {
             piece => to.write_all(piece)?,
         }
     }
-}
-
-/// How a file is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    /// Not at all.
-    None,
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
-    /// By xz(1).
-    Xz,
-    /// By bzip2(1).
-    Bzip2,
-}
-
-impl Packing {
-    /// Tells how a file is packed by how it begins: 10 bytes are enough.
-    pub fn of(start: &[u8]) -> Packing {
-        match start {
-            [0x1f, 0x8b, ..] => Packing::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
-            [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => Packing::Bzip2,
-            _ => Packing::None,
-        }
-    }
-
-    /// Returns the media type of a layer that is packed so, if layers may be.
-    pub fn layer_type(self) -> Option<MediaType> {
-        match self {
-            Packing::None => Some(MediaType::ImageLayer),
-            Packing::Gzip => Some(MediaType::ImageLayerGzip),
-            Packing::Zstd => Some(MediaType::ImageLayerZstd),
-            Packing::Xz | Packing::Bzip2 => None,
-        }
-    }
-}
-
-/// Returns the bytes of a stream that may be packed with gzip, zstd, xz or bzip2.
-pub fn unpacked<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    let mut start = Vec::new();
-    stream.by_ref().take(512).read_to_end(&mut start)?;
-    let packing = Packing::of(&start);
-    let stream = io::BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(stream));
-    Ok(match packing {
-        Packing::None => Box::new(stream),
-        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
-        Packing::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(stream)?;
-            decoder.window_log_max(27)?; // 128 MiB: more is a bomb
-            Box::new(decoder)
-        }
-        Packing::Xz => {
-            let decoder = Stream::new_auto_decoder(XZ_MEMORY, CONCATENATED)?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(stream, decoder))
-        }
-        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(stream)),
-    })
 }
 
 #[cfg(test)]
