@@ -4,23 +4,28 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
+use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
-use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use oci_spec::image::Descriptor;
 
-use super::{CONTAINERD_NAME, Packing, unpacked};
+use super::inflow::{Incoming, Inflow};
+use super::{CONTAINERD_NAME, LEFT_OUT, Packing, docker, unpacked};
 use crate::digest::Digest;
-use crate::image::{self, Document, INDEX_DEPTH, REF_NAME};
-use crate::layer::{self, Member, Type};
-use crate::layout::{Index, Layout, Missing, Writing};
+use crate::error::{self, Hint};
+use crate::image::{self, Document, INDEX_DEPTH, Kind, REF_NAME};
+use crate::layer::{self, Member, Tar, Type};
+use crate::layout::{Index, Layout, Missing, Writing, chosen_from};
+use crate::platform::Platform;
 
 /// The most bytes of documents outside `blobs/`, and of names, that are kept while an archive is read.
 const DOCUMENTS: u64 = 16 << 20;
-/// How many symlinks lead from a layer's name to the layer.
-const LINKS: usize = 8;
+/// How many missing blobs an error names.
+const SHOWN: usize = 10;
 
 /// An image that came in an archive.
 #[derive(Debug)]
@@ -36,13 +41,72 @@ pub struct Loaded {
 /// # Errors
 /// If anything is cut short, missing or has another digest than it claims.
 pub fn load(archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
+    let tar = unpacked(archive)?;
+    receive(into, |visit| layer::members(tar, visit))
+}
+
+/// Does as [`load`] with what is in a file, from where it is read next, or comes through a pipe.
+///
+/// Where it is not packed, the kernel copies the blobs.
+pub fn load_file(archive: File, into: &Writing) -> Result<Vec<Loaded>> {
+    let mut archive = Tar::new(archive)?;
+    let start = archive.start()?;
+    ensure!(!start.is_empty(), "no archive: did the command before this one fail?");
+    match Packing::of(&start) {
+        Packing::None => receive(into, |visit| layer::members_of(archive, visit)),
+        _ => load(archive, into),
+    }
+}
+
+/// Takes in the members that `read` calls its argument with.
+fn receive(
+    into: &Writing,
+    read: impl FnOnce(&mut dyn FnMut(Member) -> Result<()>) -> Result<bool>,
+) -> Result<Vec<Loaded>> {
     let mut contents = Contents::default();
-    layer::members(unpacked(archive)?, |mut member| {
+    let (read, arrived) = thread::scope(|scope| {
+        let mut inflow = Inflow::new(scope);
+        let read = read(&mut |mut member| contents.member(&mut member, into, &mut inflow));
+        (read, inflow.finish())
+    });
+    // What is wrong with a blob comes before what is wrong with what follows it.
+    for (name, found) in arrived? {
+        contents.layers.insert(name, Some(found));
+    }
+    contents.marked = read?;
+    let loaded = contents.images(into)?;
+    ensure!(!loaded.is_empty(), "an archive without images");
+    Ok(loaded)
+}
+
+/// What an archive holds beside its blobs.
+#[derive(Default)]
+pub(super) struct Contents {
+    /// Small files, whole.
+    pub(super) documents: HashMap<String, Vec<u8>>,
+    /// How many bytes they have together.
+    size: u64,
+    /// Layers that lie outside `blobs/`, as they are once all are hashed.
+    pub(super) layers: HashMap<String, Option<(Digest, u64)>>,
+    /// Links, and where they lead.
+    pub(super) links: BTreeMap<String, String>,
+    /// The archive had a mark at its end: it was not cut off between two members.
+    marked: bool,
+}
+
+impl Contents {
+    /// Takes a member in.
+    fn member<'s, 'a: 's>(
+        &mut self,
+        member: &mut Member,
+        into: &Writing<'a>,
+        inflow: &mut Inflow<'s, '_, 'a>,
+    ) -> Result<()> {
         let path = Path::new(OsStr::from_bytes(&member.name)).to_owned();
         let Some(name) = plain(&path) else { bail!("{path:?}: a path that leaves the archive") };
         match member.kind {
             Type::File => {
-                contents.take(&name, &mut member, into).with_context(|| format!("{name:?}"))
+                self.file(&name, member, into, inflow).with_context(|| format!("{name:?}"))
             }
             Type::Symlink | Type::HardLink => {
                 let link = Path::new(OsStr::from_bytes(&member.link));
@@ -53,68 +117,44 @@ pub fn load(archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
                 let target = plain(&from)
                     .with_context(|| format!("{name:?}: a link that leaves the archive"))?;
                 ensure!(!name.starts_with("blobs"), "{name:?}: a link where a blob should be");
-                contents.keep(&name, target.len() as u64)?;
-                contents.links.insert(name, target);
+                self.keep(&name, target.len() as u64)?;
+                self.links.insert(name, target);
                 Ok(())
             }
             Type::Directory => Ok(()),
             Type::Special => bail!("{name:?}: neither a file, a directory nor a link"),
         }
-    })?;
-    let loaded = contents.images(into)?;
-    ensure!(!loaded.is_empty(), "an archive without images");
-    Ok(loaded)
-}
+    }
 
-/// What an archive holds beside its blobs.
-#[derive(Default)]
-struct Contents {
-    /// Small files, whole.
-    documents: HashMap<String, Vec<u8>>,
-    /// How many bytes they have together.
-    size: u64,
-    /// Layers that lie outside `blobs/`.
-    layers: HashMap<String, (Digest, u64)>,
-    /// Links, and where they lead.
-    links: BTreeMap<String, String>,
-}
-
-/// An entry of Docker's manifest.json.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
-}
-
-impl Contents {
     /// Takes a file in.
-    fn take(&mut self, name: &str, file: &mut Member, into: &Writing) -> Result<()> {
+    fn file<'s, 'a: 's>(
+        &mut self,
+        name: &str,
+        file: &mut Member,
+        into: &Writing<'a>,
+        inflow: &mut Inflow<'s, '_, 'a>,
+    ) -> Result<()> {
+        // Bazel's archives have layers in blobs/ whose names are not quite digests.
+        if name.ends_with(".tar") || name.ends_with(".tar.gz") {
+            self.keep(name, 0)?;
+            self.layers.insert(name.into(), None);
+            return inflow.take(Incoming::Layer(name.into(), into.new_blob()?), file);
+        }
         if let Some(blob) = name.strip_prefix("blobs/") {
             let digest: Digest = blob.replacen('/', ":", 1).parse()?;
             if let Some(mut writer) = into.blob(&digest, file.size)? {
                 writer.restart()?;
-                if let Err(err) = copy(file, &mut writer) {
-                    writer.discard(); // an archive cannot be asked for the rest
-                    return Err(err);
-                }
-                writer.finish()?;
+                inflow.take(Incoming::Blob(writer), file)?;
             }
             return Ok(());
         }
-        if name.ends_with(".tar") || name.ends_with(".tar.gz") {
-            self.keep(name, 0)?;
-            let mut blob = into.new_blob()?;
-            copy(file, &mut blob)?;
-            self.layers.insert(name.into(), blob.finish()?);
-            return Ok(());
-        }
-        // Docker's <id>/json and <id>/VERSION, and what nobody knows, are not needed.
-        if name == "oci-layout" || (name.ends_with(".json") && !name.contains('/')) {
+        if is_document(name) {
             self.keep(name, file.size)?;
             let mut bytes = Vec::new();
             copy(file, &mut bytes)?;
+            if name == "index.json" {
+                check_base(&bytes, into.layout())?;
+            }
             self.documents.insert(name.into(), bytes);
         }
         Ok(())
@@ -143,6 +183,9 @@ impl Contents {
         if let Some(manifest) = self.documents.get("manifest.json") {
             return self.docker(manifest, into).context("manifest.json");
         }
+        if self.is_legacy() {
+            return self.legacy(into);
+        }
         bail!("neither an OCI nor a Docker archive: it has no index.json and no manifest.json")
     }
 
@@ -152,10 +195,16 @@ impl Contents {
         let mut seen = HashSet::new();
         for entry in index.images() {
             let desc = entry.descriptor()?;
-            check_whole(into.layout(), &desc, 0, &mut seen)?;
+            let desc = match check_whole(into.layout(), &desc, 0, &mut seen) {
+                // Docker writes an index whole, and only the platforms that it has.
+                Err(err) if self.marked && error::find::<Missing>(&err).is_some() => {
+                    seen.clear();
+                    best_of(into.layout(), &desc)?.ok_or(err)?
+                }
+                checked => checked.map(|()| desc)?,
+            };
             let annotations = desc.annotations().clone().unwrap_or_default();
-            let name =
-                annotations.get(CONTAINERD_NAME).or_else(|| annotations.get(REF_NAME)).cloned();
+            let name = full_name(&annotations);
             match loaded.iter_mut().find(|image| image.desc.digest() == desc.digest()) {
                 Some(image) => image.names.extend(name),
                 None => {
@@ -164,79 +213,6 @@ impl Contents {
             }
         }
         Ok(loaded)
-    }
-
-    fn docker(&self, manifest: &[u8], into: &Writing) -> Result<Vec<Loaded>> {
-        let images: Vec<DockerImage> =
-            serde_json::from_slice(manifest).context("not a Docker archive's manifest")?;
-        let mut loaded = Vec::new();
-        for docker in images {
-            let config = match self.documents.get(&docker.config) {
-                Some(config) => config.clone(),
-                None => self
-                    .blob(&docker.config, into)
-                    .with_context(|| format!("{:?}", docker.config))?,
-            };
-            let diff_ids = image::diff_ids(&image::parse_config(&config).context(docker.config)?)?;
-            ensure!(
-                diff_ids.len() == docker.layers.len(),
-                "{} layers, but {} diff IDs",
-                docker.layers.len(),
-                diff_ids.len()
-            );
-            let mut layers = Vec::new();
-            for (name, diff_id) in docker.layers.iter().zip(diff_ids) {
-                let (digest, size) = self.layer(name, into).with_context(|| format!("{name:?}"))?;
-                let desc = image::descriptor(MediaType::ImageLayer, &digest, size);
-                let mut start = Vec::new();
-                into.layout().open_blob(&desc)?.take(10).read_to_end(&mut start)?;
-                let media_type = Packing::of(&start).layer_type().unwrap_or(MediaType::ImageLayer);
-                let is_plain = media_type == MediaType::ImageLayer;
-                // What is packed is held to its diff ID when it is unpacked.
-                ensure!(
-                    !is_plain || digest == diff_id,
-                    "{name:?}: corrupt: it hashes to {digest}, not {diff_id}"
-                );
-                layers.push(image::descriptor(media_type, &digest, size));
-            }
-            let digest = into.put(&config)?;
-            let config = image::descriptor(MediaType::ImageConfig, &digest, config.len() as u64);
-            let manifest = ImageManifestBuilder::default()
-                .schema_version(2u32)
-                .media_type(MediaType::ImageManifest)
-                .config(config)
-                .layers(layers)
-                .build()?;
-            let bytes = serde_json::to_vec(&manifest)?;
-            let desc =
-                image::descriptor(MediaType::ImageManifest, &into.put(&bytes)?, bytes.len() as u64);
-            loaded.push(Loaded { desc, names: docker.repo_tags.unwrap_or_default() });
-        }
-        Ok(loaded)
-    }
-
-    /// Returns the layer of this name, through links.
-    fn layer(&self, name: &str, into: &Writing) -> Result<(Digest, u64)> {
-        let mut name = name;
-        for _ in 0..LINKS {
-            if let Some(found) = self.layers.get(name) {
-                return Ok(*found);
-            }
-            match self.links.get(name) {
-                Some(target) => name = target,
-                None => break,
-            }
-        }
-        let digest: Digest =
-            name.strip_prefix("blobs/").unwrap_or(name).replacen('/', ":", 1).parse()?;
-        let size = into.layout().size(&digest).ok_or(Missing(digest))?;
-        Ok((digest, size))
-    }
-
-    /// Reads a document that lies in `blobs/`.
-    fn blob(&self, name: &str, into: &Writing) -> Result<Vec<u8>> {
-        let (digest, size) = self.layer(name, into)?;
-        into.layout().read(&image::descriptor(MediaType::ImageConfig, &digest, size))
     }
 }
 
@@ -272,6 +248,82 @@ fn check_whole(
     }
 }
 
+/// Returns the name that an entry of index.json has, as whole as it is written.
+///
+/// Where the ref.name is another one, somebody has renamed the image who knows nothing of containerd.
+fn full_name(annotations: &HashMap<String, String>) -> Option<String> {
+    let (full, name) = (annotations.get(CONTAINERD_NAME), annotations.get(REF_NAME));
+    let is_tag_of = |full: &String, tag: &String| {
+        full.strip_suffix(&**tag).is_some_and(|rest| rest.is_empty() || rest.ends_with(':'))
+    };
+    match (full, name) {
+        (Some(full), Some(name)) if !is_tag_of(full, name) => Some(name.clone()),
+        (full, name) => full.or(name).cloned(),
+    }
+}
+
+/// Returns the best image for this machine of an index of which not all are here, if any is.
+fn best_of(layout: &Layout, desc: &Descriptor) -> Result<Option<Descriptor>> {
+    let Document::Index(mut index) = image::parse(&layout.read(desc)?, &image::media_type(desc))?
+    else {
+        return Ok(None);
+    };
+    let mut known = HashMap::new();
+    let mut is_here = |member: &Descriptor| {
+        let whole = || check_whole(layout, member, INDEX_DEPTH - 1, &mut HashSet::new()).is_ok();
+        let is_manifest = Kind::of(&image::media_type(member)) == Some(Kind::Manifest);
+        is_manifest && *known.entry(member.digest().to_string()).or_insert_with(whole)
+    };
+    let here = index.manifests().iter().filter(|member| is_here(member)).cloned().collect();
+    index.set_manifests(here);
+    let best = image::select(&index, &Platform::host()).or(index.manifests().first());
+    let Some(best) = best else { return Ok(None) };
+    let annotations = desc.annotations().clone();
+    let mut best = chosen_from(best.clone(), &image::digest(desc)?);
+    let mut all = best.annotations().clone().unwrap_or_default();
+    all.extend(annotations.unwrap_or_default());
+    best.set_annotations(Some(all));
+    Ok(Some(best))
+}
+
+/// Checks that what an archive leaves out is here, before anything else of it is read.
+fn check_base(index: &[u8], layout: &Layout) -> Result<()> {
+    let Some(left_out) = Index::parse(index)?.annotation(LEFT_OUT) else { return Ok(()) };
+    let mut missing = Vec::new();
+    for digest in left_out.split(',').filter(|digest| !digest.is_empty()) {
+        let digest: Digest = digest.parse().context(LEFT_OUT)?;
+        if layout.size(&digest).is_none() {
+            missing.push(digest.to_string());
+        }
+    }
+    let (count, shown) = (missing.len(), missing.len().min(SHOWN));
+    let mut list = missing[..shown].join(", ");
+    if count > shown {
+        list += &format!(" and {} more", count - shown);
+    }
+    match count {
+        0 => Ok(()),
+        _ => Err(anyhow!("blobs that it leaves out are not here: {list}"))
+            .hint(|| "load the image first that it is based on, or img-save without --have".into()),
+    }
+}
+
+/// Returns whether a member is a document that an image may need.
+///
+/// Docker's `<id>/VERSION`, and what nobody knows, are not needed.
+fn is_document(name: &str) -> bool {
+    match name.split_once('/') {
+        None => {
+            // crane and kaniko call a config by its digest.
+            matches!(name, "oci-layout" | "repositories")
+                || name.ends_with(".json")
+                || name.parse::<Digest>().is_ok()
+        }
+        Some((id, "json")) => docker::is_id(id),
+        Some(_) => false,
+    }
+}
+
 /// Returns a descriptor without the names that it had in its archive.
 fn bare(desc: &Descriptor) -> Descriptor {
     let mut desc = desc.clone();
@@ -299,7 +351,7 @@ fn plain(path: &Path) -> Option<String> {
 }
 
 /// Writes out all data of a member.
-fn copy(member: &mut Member, to: &mut impl Write) -> Result<()> {
+pub(super) fn copy(member: &mut Member, to: &mut impl Write) -> Result<()> {
     loop {
         match member.data()? {
             [] => return Ok(()),

@@ -9,7 +9,11 @@
 //! straight into the layout that it is loaded into. What we write ourselves has
 //! its documents first, so that whoever reads it knows at each blob what it is for.
 
+mod docker;
+mod inflow;
 mod load;
+mod save;
+mod tar;
 
 use std::io::{self, Read};
 
@@ -17,10 +21,13 @@ use anyhow::Result;
 use liblzma::stream::{CONCATENATED, Stream};
 use oci_spec::image::MediaType;
 
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_file};
+pub use save::{Archive, Format, Image, blobs};
 
 /// Where Docker and containerd write the full name of an image, beside the ref.name that is only a tag.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// The annotation of an archive's index that lists the blobs which it leaves out, since the reader has them.
+const LEFT_OUT: &str = "tare.left-out";
 /// The most memory that unpacking xz may take: 128 MiB of dictionary, as large as zstd's window may be.
 const XZ_MEMORY: u64 = 144 << 20;
 

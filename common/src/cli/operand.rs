@@ -74,6 +74,11 @@ pub struct Found {
 }
 
 impl Operand {
+    /// Returns the operand for an archive in a file of any name.
+    pub fn of_file(path: &std::path::Path) -> Operand {
+        Operand::Archive(Place { path: path.into(), name: None, digest: None })
+    }
+
     /// Returns the image. An archive is unpacked for as long as the result lives.
     pub fn find(&self, store: &Store) -> Result<Found> {
         match self.open()? {

@@ -35,7 +35,7 @@ use crate::reference::Reference;
 
 pub use index::{Image, Index};
 pub use remove::{Removing, Unneeded};
-pub use write::{BlobWriter, NewBlob, SealedBlob, Writing, chosen_from};
+pub use write::{BlobWriter, NewBlob, SealedBlob, Unfinished, Writing, chosen_from};
 
 /// The annotation on a manifest's descriptor that says which index it was chosen from.
 ///
