@@ -275,7 +275,13 @@ impl Extract {
             if !ours(name) && !xattrs.iter().any(|(other, _)| other == name) {
                 match fremovexattr(&dir.fd, name) {
                     Ok(()) | Err(Errno::NODATA) => {}
-                    Err(err) => self.warn(&entry.name, refused("remove", name, err)),
+                    Err(err @ (Errno::NOTSUP | Errno::PERM | Errno::ACCESS)) => {
+                        self.warn(&entry.name, refused("remove", name, err));
+                    }
+                    Err(err) => {
+                        let what = format!("cannot remove its attribute {}", lossy(name));
+                        return Err(err).context(what);
+                    }
                 }
             }
         }
