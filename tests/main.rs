@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod confine;
+mod crowd;
 mod ctr_spawn;
 mod ctr_spawn_options;
 mod escapes;
@@ -14,7 +15,9 @@ mod hostile;
 mod house;
 mod img_import;
 mod img_ls;
+mod img_prune;
 mod img_pull;
+mod img_rm;
 mod img_tag;
 mod img_unpack;
 mod man;

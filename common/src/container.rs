@@ -21,6 +21,8 @@
 //! to when the container's process has become another user, as by su or a
 //! set-user-ID program, or asked for it. Then the next tool does: [`end_orphans`].
 
+mod users;
+
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -35,6 +37,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{At, Hint};
 use crate::runtime::cgroup;
 use crate::tree;
+
+pub use users::{Use, Users};
 
 /// A container that this process supervises.
 #[derive(Debug)]
@@ -60,6 +64,9 @@ pub struct Status {
     /// The digest of the image's manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
+    /// The unpacked layers that its root is mounted of, top first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
     /// Its command.
     pub command: Vec<String>,
     /// It is removed when it ends.

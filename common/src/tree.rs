@@ -4,7 +4,7 @@
 //! and holes of its source; where both sides can share blocks (FICLONE), nothing is read.
 //! Names are looked up one at a time below open directories and never followed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -123,6 +123,57 @@ pub fn remove(dir: &Path) -> Result<()> {
         Err(err) if err.kind() == ErrorKind::DirectoryNotEmpty => remove(dir),
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.at(dir),
+    }
+}
+
+/// Returns how many bytes `dir` and all that is in it take on the disk. A file with several names counts once.
+///
+/// However deep the tree is, it needs but two descriptors and no long path. Nobody may be changing it.
+pub fn usage(dir: &Path) -> Result<u64> {
+    let mut links = HashSet::new();
+    let mut bytes = 0;
+    let mut here = rustix::fs::openat(CWD, dir, OPEN_DIR, Mode::empty()).at(dir)?;
+    let mut count = |stat: &Stat| {
+        let several = stat.st_nlink > 1 && !FileType::from_raw_mode(stat.st_mode).is_dir();
+        if !several || links.insert((stat.st_dev, stat.st_ino)) {
+            bytes += stat.st_blocks as u64 * 512;
+        }
+    };
+    let mut look = |here: &OwnedFd| -> rustix::io::Result<Vec<CString>> {
+        count(&rustix::fs::fstat(here)?);
+        let mut inner = Vec::new();
+        for entry in Dir::read_from(here)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => inner.push(name.to_owned()),
+                _ => count(&stat),
+            }
+        }
+        Ok(inner)
+    };
+    // The directories in each of those above that are still to be looked into.
+    let mut above = Vec::new();
+    let mut inner = look(&here).at(dir)?;
+    loop {
+        let (name, child) = match inner.pop() {
+            Some(name) => (name, true),
+            None => match above.pop() {
+                Some(rest) => {
+                    inner = rest;
+                    (c"..".to_owned(), false)
+                }
+                None => return Ok(bytes),
+            },
+        };
+        here = rustix::fs::openat(&here, &name, OPEN_DIR, Mode::empty()).at(dir)?;
+        if child {
+            above.push(std::mem::replace(&mut inner, look(&here).at(dir)?));
+        }
     }
 }
 
@@ -503,9 +554,26 @@ mod tests {
             dir = rustix::fs::openat(&dir, c"d", OPEN_DIR, Mode::empty()).unwrap();
         }
         drop(dir);
+        assert!(usage(&top).is_ok());
         remove(&top).unwrap();
         assert!(!top.exists());
         remove(&top).unwrap();
+    }
+
+    #[test]
+    fn what_a_tree_takes_is_what_du_says() {
+        let scratch = tempfile::tempdir().unwrap();
+        let top = scratch.path().join("top");
+        for n in 0..20 {
+            let dir = top.join(format!("a{n}/b/c"));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("file"), "x".repeat(n * 3000)).unwrap();
+            fs::hard_link(dir.join("file"), top.join(format!("a{n}/link"))).unwrap();
+            symlink("/etc", dir.join("symlink")).unwrap();
+        }
+        let du = Command::new("du").args(["-s", "-B1"]).arg(&top).output().unwrap();
+        let du = String::from_utf8(du.stdout).unwrap();
+        assert_eq!(usage(&top).unwrap().to_string(), du.split('\t').next().unwrap());
     }
 
     #[test]

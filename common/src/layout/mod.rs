@@ -15,6 +15,7 @@
 //! index, would lose a name. Image-spec, image-layout.md.
 
 mod index;
+mod remove;
 mod write;
 
 use std::fs::File;
@@ -33,6 +34,7 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 
 pub use index::{Image, Index};
+pub use remove::{Removing, Unneeded};
 pub use write::{BlobWriter, NewBlob, SealedBlob, Writing, chosen_from};
 
 /// The annotation on a manifest's descriptor that says which index it was chosen from.

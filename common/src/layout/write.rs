@@ -25,7 +25,7 @@ use crate::reference::Reference;
 use crate::tree::{self, sync_dir};
 
 /// Where blobs lie until they are whole.
-const PARTIAL: &str = ".partial";
+pub(super) const PARTIAL: &str = ".partial";
 
 /// Makes an empty layout in `dir`, or finds that somebody else just did.
 pub(super) fn create(dir: PathBuf) -> Result<Layout> {
@@ -408,14 +408,14 @@ fn sync_blobs(layout: &Layout) -> Result<()> {
 }
 
 /// Takes the lock that orders changes of index.json.
-fn lock_dir(dir: &Path) -> Result<File> {
+pub(super) fn lock_dir(dir: &Path) -> Result<File> {
     let lock = File::open(dir).at(dir)?;
     lock.lock().at(dir)?;
     Ok(lock)
 }
 
 /// Replaces the file `name` in `dir`, which is locked, by one with these bytes; the caller syncs the directory.
-fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = dir.join(name);
     // One name for all, so that nothing is left of those who died: the lock makes it ours.
     let new = dir.join(format!(".{name}.new"));
