@@ -219,6 +219,15 @@ impl Image {
         &self.digest
     }
 
+    /// Returns the index that the image was chosen from, if that is known.
+    pub fn chosen_from(&self) -> Option<Digest> {
+        // Most entries do not have it, and there may be many.
+        if !self.raw.get().contains(CHOSEN_FROM) {
+            return None;
+        }
+        self.descriptor().ok()?.annotations().as_ref()?.get(CHOSEN_FROM)?.parse().ok()
+    }
+
     /// Returns the whole descriptor, checked.
     pub fn descriptor(&self) -> Result<Descriptor> {
         let desc: Descriptor = serde_json::from_str(self.raw.get()).context("not a descriptor")?;

@@ -3,7 +3,6 @@
 //! SIZE is what the image takes in the store: its blobs, as they are packed.
 
 mod filter;
-mod human;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::process::ExitCode;
@@ -13,6 +12,7 @@ use clap::Parser;
 use common::cli::list::{List, Row};
 use common::cli::{self, Root};
 use common::digest::Digest;
+use common::human;
 use common::layout::Layout;
 use common::platform::Platform;
 use common::reference::Reference;

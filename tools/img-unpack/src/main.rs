@@ -82,6 +82,7 @@ fn run(args: Args) -> Result<()> {
     place.confine(&cache)?;
 
     let found = args.image.find(&store)?;
+    found.mark_used(&store);
     let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
     let rootfs = match args.rootfs {
         true => place.path().to_owned(),
