@@ -174,12 +174,26 @@ impl Index {
         literal.or_else(|| {
             let full = name.parse::<Reference>().ok()?.full();
             let same = |image: &Image| {
-                let other = image.name()?.parse::<Reference>().ok()?;
-                Some(other.full() == full)
+                let other = image.name()?;
+                if !may_be(other, &full) {
+                    return None;
+                }
+                Some(other.parse::<Reference>().ok()?.full() == full)
             };
             self.images.iter().position(|image| same(image).unwrap_or(false))
         })
     }
+}
+
+/// Returns whether `name` may be short for `full`, by its end: most of many need not be parsed.
+fn may_be(name: &str, full: &str) -> bool {
+    fn end(name: &str) -> &str {
+        name.rsplit('/').next().unwrap_or(name)
+    }
+    // A tag may be implied, and a digest may follow one.
+    let (name, full) = (end(name), end(full));
+    let tagged = name.split('@').next().unwrap_or(name);
+    name == full || tagged == full || full.strip_suffix(":latest") == Some(tagged)
 }
 
 impl Image {

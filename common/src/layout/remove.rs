@@ -27,7 +27,7 @@ use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::Value;
 
 use super::write::{PARTIAL, lock_dir, replace};
-use super::{CHOSEN_FROM, Image, Index, Layout, Missing, blob_path};
+use super::{Image, Index, Layout, Missing, blob_path};
 use crate::digest::Digest;
 use crate::error::{self, At, Hint};
 use crate::image::{self, DOCUMENT_LIMIT, Document, Kind};
@@ -117,13 +117,15 @@ impl Removing<'_> {
         Ok(self.ranked(reach.blobs))
     }
 
-    /// Returns those of the blobs `candidates` that no image of `index` needs, where `leads_to`
-    /// may know that an image leads to none of them, or to which, without reading it.
+    /// Returns those of the blobs `candidates` that no image of `index` needs.
+    ///
+    /// `may_need` answers for an image of which it is known whether it needs one, or else
+    /// nothing: then its documents are read.
     pub fn unneeded_of(
         &self,
         index: &Index,
         candidates: impl IntoIterator<Item = Digest>,
-        mut leads_to: impl FnMut(&Image, &BTreeMap<Digest, u64>) -> Option<Vec<Digest>>,
+        mut may_need: impl FnMut(&Image, &Digest) -> Option<bool>,
     ) -> Result<Vec<Unneeded>> {
         let size = |digest: Digest| Some((digest, self.layout.file_size(&digest)?));
         let blobs: BTreeMap<Digest, u64> = candidates.into_iter().filter_map(size).collect();
@@ -132,9 +134,19 @@ impl Removing<'_> {
             if reach.blobs.is_empty() {
                 break; // all of them are needed
             }
-            match leads_to(image, &reach.blobs) {
-                Some(needed) => reach.blobs.retain(|digest, _| !needed.contains(digest)),
-                None => reach.image(image)?,
+            let mut known = true;
+            let mut needs = |blob: &Digest| match may_need(image, blob) {
+                Some(needs) => needs,
+                None => {
+                    known = false;
+                    false
+                }
+            };
+            reach.blobs.retain(|blob, _| !needs(blob));
+            if !known {
+                reach.image(image)?;
+            } else if let Some(index) = image.chosen_from() {
+                reach.reached(index);
             }
         }
         Ok(self.ranked(reach.blobs))
@@ -238,6 +250,26 @@ impl Layout {
         Ok(reach.collected.unwrap_or_default())
     }
 
+    /// Returns what an image's manifest leads to, itself among them, if that can never be more.
+    ///
+    /// It may be for an index, of which other members may come, and for a manifest that refers to another.
+    pub fn leads_to(&self, image: &Image) -> Result<Option<Vec<Digest>>> {
+        if image.descriptor().map(|desc| Kind::of(&image::media_type(&desc)))?
+            != Some(Kind::Manifest)
+        {
+            return Ok(None);
+        }
+        let mut reach = Reach::new(self, BTreeMap::new());
+        reach.collected = Some(Vec::new());
+        reach.image(image)?;
+        let chosen_from = image.chosen_from();
+        let mut found = reach.collected.unwrap_or_default();
+        found.retain(|digest| chosen_from.as_ref() != Some(digest));
+        found.sort();
+        found.dedup();
+        Ok((reach.seen.len() == 1).then_some(found))
+    }
+
     /// Returns the manifests that `desc` leads to, as far as they are here: its own, or those of an index.
     pub fn manifests(&self, desc: &Descriptor) -> Result<Vec<ImageManifest>> {
         let (mut found, mut seen, mut todo) = (Vec::new(), HashSet::new(), vec![desc.clone()]);
@@ -318,10 +350,7 @@ impl<'a> Reach<'a> {
     fn follow(&mut self, image: &Image) -> Result<()> {
         let desc: Value = serde_json::from_str(image.raw.get())?;
         // Kept for its digest alone: what else it names was not pulled.
-        let chosen_from = desc["annotations"][CHOSEN_FROM].as_str();
-        if let Some(index) = chosen_from.and_then(|text| text.parse().ok()) {
-            self.reached(index);
-        }
+        image.chosen_from().into_iter().for_each(|index| self.reached(index));
         let mut todo: Vec<Named> = Named::of(&desc, true).into_iter().collect();
         while let Some(named) = todo.pop() {
             self.reached(named.digest);

@@ -11,10 +11,12 @@ use anyhow::Result;
 use clap::Parser;
 use common::cli::list::{List, Row};
 use common::cli::{self, Root};
+use common::facts::Facts;
 use common::human;
-use common::layout::Layout;
+use common::layout::{self, Layout};
 use common::platform::Platform;
 use common::reference::Reference;
+use common::store::Store;
 use filter::{Filter, Filters};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let store = args.root.open()?;
     let filters = Filters::new(&args.filters, &store)?;
-    let mut images = images(&store.images)?;
+    let mut images = images(&store, filters.want_labels())?;
     images.retain(|image| {
         (image.name.is_some() || args.all || filters.wants_unnamed())
             && filters.accept(image)
@@ -108,26 +110,46 @@ fn run(args: Args) -> Result<()> {
     cli::print(list.render(&rows, args.format.as_deref())?.as_bytes())
 }
 
-/// Reads the images of a layout, each manifest once, however many names it has.
-fn images(layout: &Layout) -> Result<Vec<Image>> {
-    let index = layout.index()?;
-    let mut read: HashMap<&str, Image> = HashMap::new();
+/// Returns the images of a store, looking at each once, however many names it has.
+fn images(store: &Store, labels: bool) -> Result<Vec<Image>> {
+    let index = store.images.index()?;
+    let mut facts = Facts::of(store);
+    let mut seen: HashMap<&str, Image> = HashMap::new();
     let mut images = Vec::new();
     for entry in index.images() {
-        let known = match read.get(entry.digest()) {
+        let known = match seen.get(entry.digest()) {
             Some(known) => known,
             None => {
-                let image = Image::read(layout, None, &entry.descriptor()?);
-                read.entry(entry.digest()).or_insert(image)
+                let image = Image::look(&store.images, &mut facts, entry, labels)?;
+                seen.entry(entry.digest()).or_insert(image)
             }
         };
         let name = entry.name().and_then(|name| name.parse().ok());
         images.push(Image { name, ..known.clone() });
     }
+    facts.save(index.images());
     Ok(images)
 }
 
 impl Image {
+    /// Returns what the list shows, from what is known already if labels are not asked for.
+    fn look(
+        layout: &Layout,
+        facts: &mut Facts,
+        entry: &layout::Image,
+        labels: bool,
+    ) -> Result<Image> {
+        if !labels {
+            let _ = facts.learn(layout, entry); // what is wrong is said below
+            if let Some(fact) = facts.get(entry) {
+                let digest = entry.digest().to_owned();
+                let (created, size) = (fact.created, fact.size);
+                return Ok(Image { name: None, digest, created, labels: BTreeMap::new(), size });
+            }
+        }
+        Ok(Image::read(layout, None, &entry.descriptor()?))
+    }
+
     /// Reads what the list shows. What cannot be read is not shown: a list of what is here must not fail for one image.
     fn read(layout: &Layout, name: Option<Reference>, desc: &Descriptor) -> Image {
         let digest = desc.digest().to_string();

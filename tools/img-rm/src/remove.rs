@@ -8,6 +8,7 @@ use common::cli::{self, Entry, Operand};
 use common::container::Users;
 use common::digest::Digest;
 use common::error::Hint;
+use common::facts::Facts;
 use common::layout::{Image, Index, Layout, Removing};
 
 /// How long those are waited for who are adding images: img-tag, say, and not a pull.
@@ -16,13 +17,15 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The removal of images from one layout.
 pub struct Removal<'a> {
     pub layout: &'a Layout,
+    /// What is known of its images, if it is a store's.
+    pub facts: Option<Facts>,
     pub users: Users,
     pub force: bool,
 }
 
 impl Removal<'_> {
     /// Removes images, and says of each what became of it.
-    pub fn remove(&self, operands: &[(String, Operand)]) -> Result<Vec<Result<()>>> {
+    pub fn remove(&mut self, operands: &[(String, Operand)]) -> Result<Vec<Result<()>>> {
         let removing = self.layout.removing(PATIENCE)?;
         let (outcomes, removed) = removing.update(|index| {
             let mut removed = Vec::new();
@@ -95,7 +98,7 @@ impl Removal<'_> {
     }
 
     /// Removes the blobs of entries that went which nothing needs any more.
-    fn sweep(&self, removing: &Removing, removed: &[Image]) -> Result<()> {
+    fn sweep(&mut self, removing: &Removing, removed: &[Image]) -> Result<()> {
         if removed.is_empty() || !removing.is_alone() {
             return Ok(());
         }
@@ -114,9 +117,18 @@ impl Removal<'_> {
                 Err(_) => known = false,
             }
         }
-        let unneeded = match known {
-            true => removing.unneeded_of(&index, candidates, |_, _| None)?,
-            false => removing.unneeded(&index)?,
+        let unneeded = match (known, &mut self.facts) {
+            (true, Some(facts)) => {
+                for image in index.images() {
+                    let _ = facts.learn(self.layout, image); // or it is read below
+                }
+                facts.save(index.images());
+                let may_need =
+                    |image: &Image, blob: &Digest| Some(facts.get(image)?.may_need(blob));
+                removing.unneeded_of(&index, candidates, may_need)?
+            }
+            (true, None) => removing.unneeded_of(&index, candidates, |_, _| None)?,
+            (false, _) => removing.unneeded(&index)?,
         };
         removing.remove(unneeded)?;
         Ok(())
