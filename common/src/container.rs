@@ -268,12 +268,18 @@ pub fn end_orphans(containers: &Path) -> Vec<String> {
     for kind in [REMOVE, RUN] {
         let marks = fs::read_dir(containers.join(kind)).into_iter().flatten().flatten();
         let ids = marks.filter_map(|mark| mark.file_name().into_string().ok());
-        for id in ids.filter(|id| is_alive(containers, id) != Some(true)) {
+        for id in ids {
+            // Held until it is ended: one that is just being made waits, and so has nothing to be ended.
+            let dir = File::open(containers.join(&id));
+            if dir.as_ref().is_ok_and(|dir| dir.try_lock().is_err()) {
+                continue;
+            }
             let status = fs::read(containers.join(&id).join("status.json"));
-            let status =
-                status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
-            if let Some(status) = status {
-                end(&status);
+            match status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok()) {
+                Some(status) => end(&status),
+                // It was killed before it wrote where its cgroup is.
+                None if dir.is_ok() => cgroup::remove_unknown(&id),
+                None => {}
             }
             if kind == REMOVE {
                 dead.push(id);

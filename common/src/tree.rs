@@ -66,10 +66,25 @@ pub fn copy_metadata(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
 
 /// Makes the directory `dir` and those above it that are missing, so that they are there after a power cut.
 pub fn make_dirs(dir: &Path) -> Result<()> {
-    let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
-    let made: Vec<&Path> = dir.ancestors().take_while(missing).collect();
-    std::fs::create_dir_all(dir).at(dir)?;
-    made.iter().try_for_each(|dir| sync_above(dir))
+    let mut missing = Vec::new();
+    for dir in dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty()) {
+        match std::fs::metadata(dir) {
+            Ok(meta) if meta.is_dir() => break,
+            // What is no directory is said to be in the way when one is made.
+            Ok(_) => missing.push(dir),
+            Err(err) if err.kind() == ErrorKind::NotFound => missing.push(dir),
+            Err(err) => return Err(err).at(dir),
+        }
+    }
+    for dir in missing.iter().rev() {
+        match std::fs::create_dir(dir) {
+            // Somebody else was faster.
+            Err(err) if err.kind() == ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made.at(dir)?,
+        }
+        sync_above(dir)?;
+    }
+    Ok(())
 }
 
 /// Sees that the name of `path` is on the disk: the directory that it is in has it.
@@ -492,6 +507,37 @@ mod tests {
         assert_eq!(look(to.path()), look(dir));
         let blocks = |dir: &path::Path| fs::metadata(dir.join("sparse")).unwrap().blocks();
         assert_eq!(blocks(to.path()), blocks(dir));
+    }
+
+    #[test]
+    fn directories_are_made_by_many_at_once() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("a/b/c");
+        let make = || (0..100).try_for_each(|n| make_dirs(&dir.join(format!("d/{n}/e"))));
+        std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            makers.into_iter().for_each(|maker| maker.join().unwrap().unwrap());
+        });
+        assert_eq!(fs::read_dir(dir.join("d")).unwrap().count(), 100);
+        make_dirs(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, dangling) = (dir.path().join("file"), dir.path().join("dangling"));
+        fs::write(&file, "").unwrap();
+        symlink("nowhere", &dangling).unwrap();
+        let long = dir.path().join("x".repeat(256));
+        for (path, about, why) in [
+            (file.clone(), &file, "File exists"),
+            (dangling.clone(), &dangling, "File exists"),
+            (file.join("a"), &file.join("a"), "Not a directory"),
+            (long.join("a"), &long.join("a"), "File name too long"),
+        ] {
+            let said = crate::error::line(&make_dirs(&path).unwrap_err());
+            assert!(said.starts_with(&format!("{}: {why}", about.display())), "{said}");
+        }
     }
 
     #[test]
