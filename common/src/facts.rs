@@ -16,9 +16,10 @@
 //! and img-prune, which asks nobody but the documents themselves, finds it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
@@ -33,6 +34,8 @@ use crate::store::Store;
 const MAGIC: &[u8; 16] = b"tare images, 1\n\0";
 /// The most bytes that are read: half a million images.
 const LIMIT: u64 = 64 << 20;
+/// For how long somebody may be writing it.
+const STALE: Duration = Duration::from_secs(10);
 /// Where there is no time.
 const NO_TIME: u32 = i32::MIN as u32;
 /// A digest's bytes, a time, nanoseconds, a size, a count.
@@ -63,7 +66,7 @@ impl Fact<'_> {
     /// Returns whether the image may need a blob; if not, it certainly does not.
     pub fn may_need(&self, blob: &Digest) -> bool {
         let prefix = prefix(blob);
-        self.prefixes.chunks_exact(8).any(|it| it == prefix)
+        self.prefixes.as_chunks().0.contains(&prefix)
     }
 }
 
@@ -150,10 +153,16 @@ impl Facts {
         bytes.extend(sum);
         let dir = self.path.parent().unwrap_or(&self.path);
         fs::create_dir_all(dir).at(dir)?;
-        let mut new = tempfile::Builder::new().prefix(".images-").tempfile_in(dir)?;
-        new.write_all(&bytes)?;
-        new.persist(&self.path)?;
-        Ok(())
+        // One name for all: what a dead one left is in nobody's way for long.
+        let path = dir.join(".images.new");
+        let age = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        if age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < STALE)) {
+            return Ok(()); // somebody else is writing it
+        }
+        let _ = fs::remove_file(&path);
+        let mut new = File::options().write(true).create_new(true).open(&path).at(&path)?;
+        let write = new.write_all(&bytes).and_then(|()| fs::rename(&path, &self.path));
+        write.inspect_err(|_| drop(fs::remove_file(&path))).at(&path)
     }
 }
 

@@ -119,13 +119,13 @@ impl Removing<'_> {
 
     /// Returns those of the blobs `candidates` that no image of `index` needs.
     ///
-    /// `may_need` answers for an image of which it is known whether it needs one, or else
-    /// nothing: then its documents are read.
+    /// `known` returns those of some blobs that an image may need, or nothing if it does not
+    /// know: then the image's documents are read.
     pub fn unneeded_of(
         &self,
         index: &Index,
         candidates: impl IntoIterator<Item = Digest>,
-        mut may_need: impl FnMut(&Image, &Digest) -> Option<bool>,
+        mut known: impl FnMut(&Image, &BTreeMap<Digest, u64>) -> Option<Vec<Digest>>,
     ) -> Result<Vec<Unneeded>> {
         let size = |digest: Digest| Some((digest, self.layout.file_size(&digest)?));
         let blobs: BTreeMap<Digest, u64> = candidates.into_iter().filter_map(size).collect();
@@ -134,19 +134,14 @@ impl Removing<'_> {
             if reach.blobs.is_empty() {
                 break; // all of them are needed
             }
-            let mut known = true;
-            let mut needs = |blob: &Digest| match may_need(image, blob) {
-                Some(needs) => needs,
-                None => {
-                    known = false;
-                    false
+            match known(image, &reach.blobs) {
+                Some(needed) => {
+                    needed
+                        .into_iter()
+                        .chain(image.chosen_from())
+                        .for_each(|blob| reach.reached(blob));
                 }
-            };
-            reach.blobs.retain(|blob, _| !needs(blob));
-            if !known {
-                reach.image(image)?;
-            } else if let Some(index) = image.chosen_from() {
-                reach.reached(index);
+                None => reach.image(image)?,
             }
         }
         Ok(self.ranked(reach.blobs))
@@ -183,17 +178,20 @@ impl Removing<'_> {
             return Ok(0);
         }
         unneeded.sort_by_key(|blob| blob.rank);
-        let mut freed = 0;
+        let (mut freed, mut failed) = (0, None);
         for blob in unneeded {
+            // A document that stays may still be named, and so must what it names.
+            if failed.as_ref().is_some_and(|(rank, _)| *rank < blob.rank) {
+                break;
+            }
             let path = self.layout.dir.join(&blob.path);
-            match fs::remove_file(&path) {
+            match fs::remove_file(&path).or_else(absent) {
                 Ok(()) => freed += blob.bytes,
-                Err(err) if err.kind() == ErrorKind::NotFound => {}
-                Err(err) => return Err(err).at(path),
+                Err(err) => drop(failed.get_or_insert((blob.rank, Err(err).at(path)))),
             }
         }
         let _ = fs::remove_dir(self.layout.dir.join(PARTIAL)); // if it is empty now
-        Ok(freed)
+        failed.map_or(Ok(freed), |(_, failed)| failed)
     }
 
     fn ranked(&self, blobs: BTreeMap<Digest, u64>) -> Vec<Unneeded> {
@@ -204,6 +202,11 @@ impl Removing<'_> {
         };
         blobs.into_iter().map(blob).collect()
     }
+}
+
+/// Takes it for a success that there is nothing.
+fn absent(err: std::io::Error) -> std::io::Result<()> {
+    if err.kind() == ErrorKind::NotFound { Ok(()) } else { Err(err) }
 }
 
 impl Layout {
