@@ -3,7 +3,6 @@
 //! SIZE is what the image takes in the store: its blobs, as they are packed.
 
 mod filter;
-mod human;
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
@@ -12,6 +11,7 @@ use anyhow::Result;
 use clap::Parser;
 use common::cli::list::{List, Row};
 use common::cli::{self, Root};
+use common::human;
 use common::layout::Layout;
 use common::platform::Platform;
 use common::reference::Reference;
@@ -102,7 +102,7 @@ fn run(args: Args) -> Result<()> {
                 .into(),
             false => "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}".into(),
         },
-        config_key: "imagesFormat",
+        config_key: Some("imagesFormat"),
     };
     let rows: Vec<Row> = images.iter().map(|image| image.row(args.no_trunc)).collect();
     cli::print(list.render(&rows, args.format.as_deref())?.as_bytes())
@@ -135,12 +135,11 @@ impl Image {
             Image { name, digest, created: None, labels: BTreeMap::new(), size: desc.size() };
         match layout.resolve(desc, &Platform::host()) {
             Ok(resolved) => {
+                image.size = resolved.size();
                 let config = resolved.config;
                 image.created = config.created().as_ref().and_then(|created| created.parse().ok());
                 let labels = config.config().as_ref().and_then(|config| config.labels().clone());
                 image.labels.extend(labels.unwrap_or_default());
-                let layers = resolved.manifest.layers().iter().map(Descriptor::size);
-                image.size += layers.sum::<u64>() + resolved.manifest.config().size();
             }
             Err(err) => cli::report(&err.context(image.digest.clone())),
         }
