@@ -5,6 +5,7 @@ mod completions;
 mod confine;
 mod ctr_spawn;
 mod ctr_spawn_options;
+mod docker;
 mod escapes;
 mod exit_status;
 mod faults;
