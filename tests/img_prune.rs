@@ -86,10 +86,7 @@ fn it_says_how_much_space_that_gave() {
     let bytes = t.sh("cat $TARE_ROOT/images/blobs/sha256/* | wc -c").text();
     t.sh("img-prune -a | cut -c -11").outputs(
         "app:latest@\n",
-        &format!(
-            "img-prune: total reclaimed space: {}\n",
-            human(bytes.trim().parse().unwrap())
-        ),
+        &format!("img-prune: total reclaimed space: {}\n", human(bytes.trim().parse().unwrap())),
         0,
     );
 }

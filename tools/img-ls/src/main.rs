@@ -110,7 +110,7 @@ fn run(args: Args) -> Result<()> {
                 .into(),
             false => "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}".into(),
         },
-        config_key: "imagesFormat",
+        config_key: Some("imagesFormat"),
     };
     let rows: Vec<Row> = images.iter().map(|image| image.row(args.no_trunc)).collect();
     cli::print(list.render(&rows, args.format.as_deref())?.as_bytes())
@@ -156,12 +156,11 @@ impl Image {
             Image { name, digest, created: None, labels: BTreeMap::new(), size: desc.size() };
         match layout.resolve(desc, &Platform::host()) {
             Ok(resolved) => {
+                image.size = resolved.size();
                 let config = resolved.config;
                 image.created = config.created().as_ref().and_then(|created| created.parse().ok());
                 let labels = config.config().as_ref().and_then(|config| config.labels().clone());
                 image.labels.extend(labels.unwrap_or_default());
-                let layers = resolved.manifest.layers().iter().map(Descriptor::size);
-                image.size += layers.sum::<u64>() + resolved.manifest.config().size();
             }
             Err(err) => cli::report(&err.context(image.digest.clone())),
         }
