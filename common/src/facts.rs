@@ -23,11 +23,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use oci_spec::image::Descriptor;
 
 use crate::digest::Digest;
 use crate::error::At;
-use crate::layout::{Image, Layout, Resolved};
+use crate::layout::{Image, Layout};
 use crate::platform::Platform;
 use crate::store::Store;
 
@@ -122,7 +121,7 @@ impl Facts {
         self.bytes.extend(created.map_or(0, |at| at.as_second()).to_le_bytes());
         let nanoseconds = created.map_or(NO_TIME, |at| at.subsec_nanosecond() as u32);
         self.bytes.extend(nanoseconds.to_le_bytes());
-        self.bytes.extend(size(&resolved).to_le_bytes());
+        self.bytes.extend(resolved.size().to_le_bytes());
         self.bytes.extend(count.to_le_bytes());
         leads_to.iter().for_each(|blob| self.bytes.extend(prefix(blob)));
         self.new = true;
@@ -166,13 +165,6 @@ impl Facts {
     }
 }
 
-/// Returns how many bytes an image takes, as it is packed.
-fn size(image: &Resolved) -> u64 {
-    let layers = image.manifest.layers().iter().map(Descriptor::size);
-    let sizes = layers.chain([image.manifest.config().size(), image.desc.size()]);
-    sizes.fold(0, u64::saturating_add)
-}
-
 /// Returns the record that begins at `start`: the image's ID, and what is known of it.
 fn record(bytes: &[u8], start: usize) -> Option<([u8; 32], Fact<'_>)> {
     let (id, rest) = bytes.get(start..)?.split_first_chunk::<32>()?;
@@ -210,6 +202,7 @@ fn prefix(digest: &Digest) -> [u8; 8] {
 
 #[cfg(test)]
 mod tests {
+    use oci_spec::image::Descriptor;
     use serde_json::json;
 
     use super::*;

@@ -193,6 +193,13 @@ impl Index {
         &self.images
     }
 
+    /// Returns an annotation of the index itself, not of an image.
+    pub fn annotation(&self, key: &str) -> Option<String> {
+        let annotations = self.fields.get("annotations")?.get();
+        let mut annotations: BTreeMap<String, String> = serde_json::from_str(annotations).ok()?;
+        annotations.remove(key)
+    }
+
     /// Returns the names that there are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.images.iter().filter_map(Image::name)

@@ -28,7 +28,6 @@ use common::platform::Platform;
 use common::reference::Reference;
 use common::registry::credentials::Files;
 use common::registry::{Options, Registry};
-use common::store::Store;
 
 use progress::{Progress, Style};
 use pull::Pull;

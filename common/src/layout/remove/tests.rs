@@ -5,6 +5,7 @@ use oci_spec::image::Descriptor;
 use serde_json::json;
 
 use super::*;
+use crate::layout::CHOSEN_FROM;
 use crate::reference::Reference;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
