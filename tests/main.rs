@@ -29,4 +29,5 @@ mod man;
 mod peers;
 mod pipelines;
 mod stdout;
+mod tags;
 mod vm;
