@@ -5,6 +5,7 @@
 //! container  registry        a container's directory · the distribution API
 //! bundle                     an image's config as a runtime spec
 //! runtime                    runs one OCI runtime spec
+//! used  facts                when images were used last · what is known of them for ever
 //! store  snapshot            where things are on this host · unpacked layers and their overlay
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
@@ -20,6 +21,7 @@ pub mod confine;
 pub mod container;
 pub mod digest;
 pub mod error;
+pub mod facts;
 pub mod human;
 pub mod image;
 pub mod layer;
