@@ -112,6 +112,16 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// Returns a stranger's text as one short line.
+pub fn sanitised(text: &str, limit: usize) -> String {
+    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let one_line = one_line.trim();
+    match one_line.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}...", &one_line[..end]),
+        None => one_line.into(),
+    }
+}
+
 /// A command line that is wrong: exit status 2, where other errors are 1.
 #[derive(Debug)]
 pub struct Usage(pub String);

@@ -6,6 +6,7 @@
 //! bundle                     an image's config as a runtime spec
 //! runtime                    runs one OCI runtime spec
 //! store  snapshot            where things are on this host · unpacked layers and their overlay
+//! credentials                who the user is to registries: docker's and podman's files, and helpers
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
 //! image digest reference platform template    plain values: parse, print, compare; no I/O
@@ -18,6 +19,7 @@ pub mod bundle;
 pub mod cli;
 pub mod confine;
 pub mod container;
+pub mod credentials;
 pub mod digest;
 pub mod error;
 pub mod image;

@@ -7,6 +7,10 @@ mod dir;
 mod duration;
 pub mod list;
 mod operand;
+pub mod password;
+pub mod progress;
+#[cfg(feature = "registry")]
+pub mod registry;
 
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
