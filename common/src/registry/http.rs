@@ -169,7 +169,7 @@ impl Http {
         let client = self.client(url, &self.senders, |builder| builder.build())?;
         let pace = Arc::new(Mutex::new(Pace {
             last: Instant::now(),
-            all: false,
+            all: content.length == 0,
             stall: self.stall,
             patience: self.stall.max(request.patience),
         }));

@@ -39,7 +39,7 @@ use crate::registry::{Registry, Tries, follow, may_pass, refusal, retry};
 const PART: u64 = 32 << 20;
 
 /// The smallest part that is tried.
-const SMALLEST: u64 = 256 << 10;
+const SMALLEST: u64 = 64 << 10;
 
 /// The longest `Location`.
 const LOCATION_LIMIT: usize = 16 << 10;
@@ -153,9 +153,13 @@ impl Registry<'_> {
                 let content = Content { length, reader: &mut reader, sent: &|_| {} };
                 Ok((self.http.upload(&url, &request, content)?, url.clone()))
             })?;
-            match response.status() {
-                200 | 201 | 204 => same_digest(&response, digest),
-                _ => Err(refusal(&mut response).into()),
+            match (response.status(), refusal(&mut response)) {
+                (200 | 201 | 204, _) => same_digest(&response, digest),
+                // docker-registry says so while somebody else is putting the same blob there.
+                (400, refused) if refused.code == "DIGEST_INVALID" => {
+                    Err(Failure::broken(refused.to_string()).into())
+                }
+                (_, refused) => Err(refused.into()),
             }
         })
     }

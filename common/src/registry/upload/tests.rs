@@ -1,9 +1,12 @@
 //! Uploads to a registry that does everything wrong, one thing at a time.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Instant;
 
 use super::*;
 use crate::credentials::Files;
@@ -342,4 +345,41 @@ fn a_token_is_for_what_is_pushed_and_where_it_is_taken_from() {
             "/token?scope=repository%3Aapp%3Apull%2Cpush Basic",
         ]
     );
+}
+
+/// A registry that begins an upload, and reads nothing of it.
+fn deaf() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let domain = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                let mut reader = BufReader::new(stream?);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
+                if head.starts_with("POST") {
+                    let begun = b"HTTP/1.1 202 X\r\nlocation: /x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                    return reader.get_mut().write_all(begun);
+                }
+                thread::sleep(Duration::from_secs(20));
+                Ok(())
+            });
+        }
+    });
+    domain
+}
+
+#[test]
+fn a_registry_that_does_not_listen_is_given_up() {
+    let file = tempfile::tempfile().unwrap();
+    // More than the kernel takes for it.
+    let size = 64 << 20;
+    file.set_len(size).unwrap();
+    let options = Options { retries: 0, stall: Duration::from_millis(300), ..options() };
+    let (domain, count, start) = (deaf(), Count::default(), Instant::now());
+    let registry = Registry::new(&domain, &options);
+    let source = Source { digest: Digest::of(b""), size, file: &file };
+    let err = line(&registry.push_blob("app", &source, None, &count).unwrap_err());
+    assert!(err.ends_with(&format!("{domain}: nothing came for 0.3 s")), "{err}");
+    assert!(start.elapsed() < Duration::from_secs(10) && count.0.load(SeqCst) < size);
 }
