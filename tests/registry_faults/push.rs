@@ -280,7 +280,7 @@ pub fn breaks() -> Vec<Fault> {
                 true => scene.well(asked),
                 false => Reply::new(413, "too large").then(Then::Close),
             })
-            .fails("413"),
+            .arrives(),
         push("any part is too much")
             .registry(|asked, scene| match asked.carries() {
                 true => Reply::new(413, ""),
