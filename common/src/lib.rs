@@ -9,7 +9,7 @@
 //! credentials                who the user is to registries: docker's and podman's files, and helpers
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
-//! image digest reference platform template    plain values: parse, print, compare; no I/O
+//! image digest reference platform template human    plain values: parse, print, compare; no I/O
 //! confine                    what a process gives up before it reads hostile bytes
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
@@ -22,6 +22,7 @@ pub mod container;
 pub mod credentials;
 pub mod digest;
 pub mod error;
+pub mod human;
 pub mod image;
 pub mod layer;
 pub mod layout;
@@ -37,4 +38,5 @@ pub mod store;
 pub mod sys;
 pub mod template;
 pub mod tree;
+pub mod used;
 pub mod userns;

@@ -6,11 +6,14 @@
 mod dir;
 mod duration;
 pub mod list;
+mod moment;
 mod operand;
+mod operands;
 pub mod password;
 pub mod progress;
 #[cfg(feature = "registry")]
 pub mod registry;
+mod size;
 
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
@@ -30,7 +33,10 @@ use crate::sys;
 
 pub use dir::Dir;
 pub use duration::duration;
-pub use operand::{Found, Operand};
+pub use moment::moment;
+pub use operand::{Entry, Found, NoSuchImage, Operand};
+pub use operands::Operands;
+pub use size::size;
 
 /// The status of an error.
 const FAILED: u8 = 1;

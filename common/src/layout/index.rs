@@ -26,7 +26,8 @@ pub struct Index {
 /// One entry of an index: a manifest, or an index of several, that a layout keeps.
 #[derive(Clone)]
 pub struct Image {
-    raw: Box<RawValue>,
+    /// The descriptor, as it is written.
+    pub(super) raw: Box<RawValue>,
     digest: String,
     name: Option<String>,
 }
@@ -79,6 +80,13 @@ impl Index {
         &self.images
     }
 
+    /// Returns an annotation of the index itself, not of an image.
+    pub fn annotation(&self, key: &str) -> Option<String> {
+        let annotations = self.fields.get("annotations")?.get();
+        let mut annotations: BTreeMap<String, String> = serde_json::from_str(annotations).ok()?;
+        annotations.remove(key)
+    }
+
     /// Returns the names that there are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.images.iter().filter_map(Image::name)
@@ -107,18 +115,14 @@ impl Index {
         let chosen_from =
             |desc: &Descriptor| Some(desc.annotations().as_ref()?.get(CHOSEN_FROM)?.clone());
         if let Some(at) = self.position(name) {
-            let old = &mut self.images[at];
+            let old = &self.images[at];
             let same =
                 old.digest == target.digest().to_string() && old.name.as_deref() == Some(name);
             // The same manifest may have come from a newer index, which is to be kept now.
             if same && [None, chosen_from(&old.descriptor()?)].contains(&chosen_from(target)) {
                 return Ok(false);
             }
-            old.unname()?;
-            let digest = old.digest.clone();
-            if self.images.iter().filter(|image| image.digest == digest).count() > 1 {
-                self.images.remove(at);
-            }
+            self.unname_at(at)?;
         }
         // The entry without a name has done its duty.
         let digest = target.digest().to_string();
@@ -129,6 +133,37 @@ impl Index {
         desc.set_annotations(Some(annotations));
         self.images.push(Image::of(&desc)?);
         Ok(true)
+    }
+
+    /// Returns the entry that `name` names, as [`Index::find`] compares names.
+    pub fn entry(&self, name: &str) -> Option<&Image> {
+        self.position(name).map(|at| &self.images[at])
+    }
+
+    /// Takes `name` away from the image that has it; returns whether there was one.
+    ///
+    /// One that loses its last name keeps an entry without one.
+    pub fn unname(&mut self, name: &str) -> Result<bool> {
+        let Some(at) = self.position(name) else { return Ok(false) };
+        self.unname_at(at)?;
+        Ok(true)
+    }
+
+    /// Removes all entries but those that `keep` says yes to; returns the removed.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Image) -> bool) -> Vec<Image> {
+        self.images.extract_if(.., |image| !keep(image)).collect()
+    }
+
+    /// Takes the name of an entry away, or the entry if the image has another.
+    fn unname_at(&mut self, at: usize) -> Result<()> {
+        let image = &self.images[at];
+        match self.images.iter().filter(|other| other.digest == image.digest).count() {
+            1 => self.images[at].unname(),
+            _ => {
+                self.images.remove(at);
+                Ok(())
+            }
+        }
     }
 
     /// Keeps `target` without a name, if it has none already. Returns whether that changes anything.
@@ -182,6 +217,15 @@ impl Image {
     /// Returns the digest, as it is written: not checked yet.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// Returns the index that the image was chosen from, if that is known.
+    pub fn chosen_from(&self) -> Option<Digest> {
+        // Most entries do not have it, and there may be many.
+        if !self.raw.get().contains(CHOSEN_FROM) {
+            return None;
+        }
+        self.descriptor().ok()?.annotations().as_ref()?.get(CHOSEN_FROM)?.parse().ok()
     }
 
     /// Returns the whole descriptor, checked.

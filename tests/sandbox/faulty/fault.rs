@@ -621,7 +621,9 @@ impl Judge<'_> {
             }
         }
         for dir in fs::read_dir(self.t.path("tare")).unwrap().map(|it| it.unwrap().path()) {
-            let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|it| it.unwrap().path()).collect();
+            let left = fs::read_dir(&dir).unwrap().map(|it| it.unwrap().path());
+            // When an image was used last is to be remembered.
+            let left: Vec<_> = left.filter(|it| !it.ends_with("cache/used")).collect();
             if dir.file_name().unwrap() != "images" && !left.is_empty() {
                 self.say(format!("it left {left:?}"));
             }

@@ -6,8 +6,7 @@ use std::fs::File;
 use anyhow::{Context, Result, bail, ensure};
 use common::digest::Digest;
 use common::image::{self, Document, INDEX_DEPTH};
-use common::layout::{Layout, Missing, Resolved, wrong_platform};
-use common::platform::Platform;
+use common::layout::{Layout, Missing};
 use oci_spec::image::Descriptor;
 
 /// The most documents that one index leads to, and their bytes.
@@ -101,20 +100,5 @@ impl Image {
             return Ok(());
         }
         layout.open_blob(blob).map(drop)
-    }
-}
-
-/// Fails if an image is not for this platform.
-pub fn suits(image: &Resolved, wanted: &Platform) -> Result<()> {
-    let config = &image.config;
-    let found = Platform::new(
-        &config.os().to_string(),
-        &config.architecture().to_string(),
-        config.variant().as_deref(),
-    );
-    // An index has said what it is for, whatever its config says.
-    match image.index.is_some() || wanted.rank(&found).is_some() {
-        true => Ok(()),
-        false => Err(wrong_platform(&[found], wanted)),
     }
 }

@@ -89,6 +89,7 @@ fn run(args: Args) -> Result<()> {
     confine(&Allowed { write: &write, connect: true, ..Allowed::default() })?;
 
     let found = args.image.find(&store)?;
+    found.mark_used(&store);
     let dest = match (&args.dest, &found.name) {
         (Some(dest), _) => dest.clone(),
         (None, Some(name)) => name.with_tag(name.tag().unwrap_or("latest"))?,
@@ -126,11 +127,7 @@ fn run(args: Args) -> Result<()> {
 /// Returns what is to be pushed of what was found, all of which is here.
 fn select(found: &Found, platform: Option<&Platform>, dest: &Reference) -> Result<Image> {
     let desc = match platform {
-        Some(platform) => {
-            let resolved = found.layout.resolve(&found.desc, platform)?;
-            image::suits(&resolved, platform)?;
-            resolved.desc
-        }
+        Some(_) => found.resolve(platform)?.desc,
         None => found.desc.clone(),
     };
     let name = found.name.as_ref().unwrap_or(dest);
