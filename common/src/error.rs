@@ -103,12 +103,10 @@ const LONG: usize = 500;
 
 /// Returns `text` with its control characters escaped, and no longer than a message may be, so that it can go to a terminal.
 pub fn visible(text: &str) -> String {
-    // U+202A..2069 reorder the text around them, so that a terminal shows another name.
-    let odd =
-        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len().min(2 * LONG));
     let mut show = |text: &str| {
-        text.chars().for_each(|c| if odd(c) { out.extend(c.escape_default()) } else { out.push(c) })
+        text.chars()
+            .for_each(|c| if is_odd(c) { out.extend(c.escape_default()) } else { out.push(c) })
     };
     let start = text.char_indices().nth(LONG).map(|(at, _)| at);
     let end = text.char_indices().rev().nth(LONG - 1).map(|(at, _)| at);
@@ -121,6 +119,22 @@ pub fn visible(text: &str) -> String {
         _ => show(text),
     }
     out
+}
+
+/// Returns a stranger's text as one short line.
+pub fn sanitised(text: &str, limit: usize) -> String {
+    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let one_line = one_line.trim();
+    match one_line.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}...", &one_line[..end]),
+        None => one_line.into(),
+    }
+}
+
+/// Returns whether a character does something to a terminal, other than to be seen.
+pub fn is_odd(c: char) -> bool {
+    // U+202A..2069 reorder the text around them, so that a terminal shows another name.
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A command line that is wrong: exit status 2, where other errors are 1.

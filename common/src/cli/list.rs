@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+use crate::error::is_odd;
+use crate::human;
 use crate::template::Template;
 
 /// A column is at least this wide, with [`PADDING`] after its widest cell: Go's tabwriter, as Docker sets it up.
@@ -31,24 +33,38 @@ pub struct List {
     pub columns: &'static [(&'static str, &'static str)],
     /// The template of the default table.
     pub table: String,
-    /// Where Docker's config keeps another default.
-    pub config_key: &'static str,
+    /// Where Docker's config keeps another default, if it does.
+    pub config_key: Option<&'static str>,
+}
+
+/// How a list is written.
+pub struct Format {
+    kind: Kind,
+}
+
+enum Kind {
+    Json,
+    Template { is_table: bool, heading: String, template: Template, fields: Option<Vec<String>> },
 }
 
 impl List {
     /// Returns the list as text, in the format asked for.
     pub fn render(&self, rows: &[Row], format: Option<&str>) -> Result<String> {
+        self.format(format)?.render(rows.iter().cloned())
+    }
+
+    /// Returns the format that was asked for, or else the one that is configured.
+    pub fn format(&self, format: Option<&str>) -> Result<Format> {
         let configured;
         let format = match format {
             Some(format) => format,
             None => {
-                configured = configured_format(self.config_key)?;
+                configured = self.config_key.map(configured_format).transpose()?.flatten();
                 configured.as_deref().unwrap_or("table")
             }
         };
         if format == "json" {
-            let lines = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n"));
-            return lines.collect();
+            return Ok(Format { kind: Kind::Json });
         }
         let (is_table, template) = match format.strip_prefix("table") {
             Some("") => (true, self.table.clone()),
@@ -60,21 +76,88 @@ impl List {
         // A shell passes \t as two characters.
         let text = template.replace("\\t", "\t").replace("\\n", "\n");
         let template = Template::parse(&text).context("--format")?;
+        let heading = match is_table {
+            true => template.heading(&BTreeMap::from_iter(self.columns.iter().copied())),
+            false => Ok(String::new()),
+        };
+        let (heading, fields) = (heading.context("--format")?, self.fields(&text));
+        Ok(Format { kind: Kind::Template { is_table, heading, template, fields } })
+    }
+
+    /// Returns the fields of a template that is nothing but fields with tabs between them.
+    fn fields(&self, template: &str) -> Option<Vec<String>> {
+        let field = |cell: &str| {
+            let field = cell.strip_prefix("{{.")?.strip_suffix("}}")?;
+            let known = self.columns.iter().any(|(name, _)| *name == field);
+            known.then(|| field.to_owned())
+        };
+        template.split('\t').map(field).collect()
+    }
+}
+
+impl Format {
+    /// Returns whether a field of a row is looked at.
+    pub fn shows(&self, field: &str) -> bool {
+        match &self.kind {
+            Kind::Template { fields: Some(fields), .. } => fields.iter().any(|it| it == field),
+            _ => true,
+        }
+    }
+
+    /// Returns these rows as text.
+    pub fn render(&self, rows: impl IntoIterator<Item = Row>) -> Result<String> {
+        let Kind::Template { is_table, heading, template, fields } = &self.kind else {
+            let lines = rows.into_iter().map(|row| Ok(serde_json::to_string(&row)? + "\n"));
+            return lines.collect();
+        };
         let mut lines = Vec::new();
-        if is_table {
-            lines.push(
-                template
-                    .heading(&BTreeMap::from_iter(self.columns.iter().copied()))
-                    .context("--format")?,
-            );
+        if *is_table {
+            lines.push(heading.clone());
         }
         for row in rows {
-            lines.push(template.render(&Value::Object(row.clone())).context("--format")?);
+            let mut row = Value::Object(row);
+            if *is_table {
+                flatten(&mut row);
+            }
+            // Ten thousand rows are many for a language with variables.
+            lines.push(match fields.as_ref().and_then(|fields| cells(&row, fields)) {
+                Some(line) => line,
+                None => template.render(&row).context("--format")?,
+            });
         }
         match is_table {
             true => Ok(align(&lines)),
             false => Ok(lines.into_iter().map(|line| line + "\n").collect()),
         }
+    }
+}
+
+/// Returns these fields with tabs between them, if all are text.
+fn cells(row: &Value, fields: &[String]) -> Option<String> {
+    let mut line = String::new();
+    for (n, field) in fields.iter().enumerate() {
+        if n > 0 {
+            line.push('\t');
+        }
+        line.push_str(row.get(field)?.as_str()?);
+    }
+    Some(line)
+}
+
+/// Makes every text one line of plain characters: images say what they like, and a table has a line a row.
+fn flatten(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains(is_odd) => {
+            let plain = |c: char| match c {
+                '\t' => " ".into(),
+                c if is_odd(c) => c.escape_default().to_string(),
+                c => c.to_string(),
+            };
+            *text = text.chars().map(plain).collect();
+        }
+        Value::Array(items) => items.iter_mut().for_each(flatten),
+        Value::Object(fields) => fields.values_mut().for_each(flatten),
+        _ => {}
     }
 }
 
@@ -88,14 +171,15 @@ fn align(lines: &[String]) -> String {
             if widths.len() <= column {
                 widths.push(MIN_WIDTH);
             }
-            widths[column] = widths[column].max(cell.chars().count() + PADDING);
+            widths[column] = widths[column].max(human::width(cell) + PADDING);
         }
     }
     let mut out = String::new();
     for row in &rows {
         let (last, cells) = row.split_last().unwrap_or((&"", &[]));
         for (cell, width) in cells.iter().zip(&widths) {
-            out.push_str(&format!("{cell:width$}"));
+            out.push_str(cell);
+            out.push_str(&" ".repeat(width.saturating_sub(human::width(cell))));
         }
         out.push_str(last);
         out.push('\n');
@@ -124,7 +208,7 @@ mod tests {
         let list = List {
             columns: &[("Repository", "REPOSITORY"), ("Size", "SIZE")],
             table: "{{.Repository}}\t{{.Size}}".into(),
-            config_key: "none",
+            config_key: None,
         };
         let row = |repository: &str, size: &str| match json!({"Repository": repository, "Size": size})
         {
@@ -141,6 +225,37 @@ mod tests {
         assert_eq!(list.render(&rows, Some("table")).unwrap(), table);
         let swapped = "SIZE      REPOSITORY\n1MB       a-long-repository\n22MB      b\n";
         assert_eq!(list.render(&rows, Some(r"table {{.Size}}\t{{.Repository}}")).unwrap(), swapped);
+    }
+
+    #[test]
+    fn wide_characters_are_aligned_and_others_stay_on_their_line() {
+        let (list, mut rows) = list();
+        rows[0].insert("Repository".into(), "漢字漢字漢字".into());
+        rows[1].insert("Repository".into(), "a\tb\nc\u{1b}[2J\u{202e}".into());
+        let table = "REPOSITORY                SIZE\n漢字漢字漢字              1MB\na b\\nc\\u{1b}[2J\\u{202e}   22MB\n";
+        assert_eq!(list.render(&rows, Some("table")).unwrap(), table);
+        // For programs they are what they are.
+        let plain = list.render(&rows[1..], Some("{{.Repository}}")).unwrap();
+        assert_eq!(plain, "a\tb\nc\u{1b}[2J\u{202e}\n");
+    }
+
+    #[test]
+    fn a_list_of_fields_is_what_the_template_says() {
+        let (list, mut rows) = list();
+        rows[0].insert("Size".into(), json!(7)); // no text
+        for text in ["{{.Size}}\t{{.Repository}}", "{{.Repository}}", "{{.Size}}"] {
+            let quick = list.format(Some(text)).unwrap();
+            // With a blank it is a template like any other.
+            let slow = list.format(Some(&text.replace("}}", " }}"))).unwrap();
+            assert!(!quick.shows("none") && slow.shows("none"));
+            let (quick, slow) = (quick.render(rows.clone()), slow.render(rows.clone()));
+            assert_eq!(quick.unwrap(), slow.unwrap(), "{text}");
+        }
+        assert!(!list.format(Some("table {{.Size}}")).unwrap().shows("Repository"));
+        for all in ["{{json .}}", "json", "{{.Size}} {{.Repository}}"] {
+            assert!(list.format(Some(all)).unwrap().shows("Repository"), "{all}");
+        }
+        assert!(list.render(&rows, Some("{{.Size}}\t{{.Nope}}")).is_err());
     }
 
     #[test]

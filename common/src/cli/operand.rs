@@ -25,7 +25,8 @@ use crate::archive;
 use crate::digest::Digest;
 use crate::error::{self, At, Hint, Usage};
 use crate::image;
-use crate::layout::{Image, Index, Layout, Missing, Writing};
+use crate::layout::{Image, Index, Layout, Missing, Resolved, Writing, wrong_platform};
+use crate::platform::Platform;
 use crate::reference::{Reference, check_typography};
 use crate::store::Store;
 
@@ -101,6 +102,18 @@ impl Found {
         if let (None, Ok(id)) = (&self.dir, image::digest(&self.desc)) {
             store.mark_used(&id);
         }
+    }
+
+    /// Returns the image for `platform`, or for this machine.
+    pub fn resolve(&self, platform: Option<&Platform>) -> Result<Resolved> {
+        let wanted = platform.cloned().unwrap_or_else(Platform::host);
+        let image = self.layout.resolve(&self.desc, &wanted)?;
+        let offered = image.platform();
+        // A single image is what it is, unless the user asked for something else.
+        if platform.is_some() && image.index.is_none() && wanted.rank(&offered).is_none() {
+            return Err(wrong_platform(&[offered], &wanted));
+        }
+        Ok(image)
     }
 }
 
