@@ -30,7 +30,7 @@ fn image() -> Image {
 ///
 /// `manifest` and `config` print a digest, `tree` all that is in an image once it is unpacked.
 const TELL: &str = r#"
-    manifest() { img-ls --root $1 -q | sed 's/.*@//' | sort -u; }
+    manifest() { img-ls --root $1 -aq | sed 's/.*@//' | sort -u; }
     config() { jq -r .config.digest $1/images/blobs/$(manifest $1 | tr : /); }
     tree() {
         rm -rf tree; img-unpack -q --root $1 --rootfs $(manifest $1) ./tree >/dev/null
