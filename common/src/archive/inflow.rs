@@ -99,8 +99,18 @@ pub(super) struct Inflow<'scope, 'env, 'a> {
     count: usize,
 }
 
-/// What came of each blob, by its place in the archive.
-type Outcomes = Mutex<Vec<(usize, Result<Option<Arrived>>)>>;
+/// What came of blobs, by their place in the archive. Of those that are well and have a name there is nothing to
+/// say: an archive may hold any number.
+#[derive(Default)]
+struct Outcomes(Mutex<Vec<(usize, Result<Option<Arrived>>)>>);
+
+impl Outcomes {
+    fn note(&self, number: usize, outcome: Result<Option<Arrived>>) {
+        if !matches!(outcome, Ok(None)) {
+            lock(&self.0).push((number, outcome));
+        }
+    }
+}
 
 /// A blob that is to be hashed as it grows.
 struct Job<'a> {
@@ -126,10 +136,10 @@ impl<'scope, 'env, 'a: 'scope> Inflow<'scope, 'env, 'a> {
                     return Err(err);
                 }
             };
-            lock(&self.outcomes).push((number, Ok(outcome)));
+            self.outcomes.note(number, Ok(outcome));
             return Ok(());
         }
-        if lock(&self.outcomes).iter().any(|(_, outcome)| outcome.is_err()) {
+        if lock(&self.outcomes.0).iter().any(|(_, outcome)| outcome.is_err()) {
             blob.discard();
             bail!("a blob before this one is bad"); // which `finish` says
         }
@@ -165,7 +175,7 @@ impl<'scope, 'env, 'a: 'scope> Inflow<'scope, 'env, 'a> {
                 bail!("a thread that was to hash blobs has died");
             }
         }
-        let mut outcomes = std::mem::take(&mut *lock(&self.outcomes));
+        let mut outcomes = std::mem::take(&mut *lock(&self.outcomes.0));
         outcomes.sort_by_key(|(number, _)| *number);
         outcomes.into_iter().filter_map(|(_, outcome)| outcome.transpose()).collect()
     }
@@ -197,7 +207,7 @@ fn work(jobs: &Mutex<Receiver<Job>>, outcomes: &Outcomes) {
         let next = lock(jobs).recv();
         let Ok(Job { number, blob, growth }) = next else { return };
         let outcome = hash(blob, &growth, &mut buffer);
-        lock(outcomes).push((number, outcome));
+        outcomes.note(number, outcome);
     }
 }
 

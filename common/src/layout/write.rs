@@ -27,6 +27,9 @@ use crate::image;
 use crate::reference::Reference;
 use crate::tree::{self, sync_dir};
 
+/// How many blobs a writer that gives up takes back: more than an archive of images holds. The rest is img-prune's.
+const ADDED: usize = 1 << 16;
+
 /// Where blobs lie until they are whole.
 pub(super) const PARTIAL: &str = ".partial";
 
@@ -506,7 +509,10 @@ fn publish(layout: &Layout, file: &File, listed: &Listed, digest: &Digest) -> Re
         }
     };
     publish().inspect_err(|_| drop(fs::remove_file(path)))?;
-    listed.list.book().added.push(*digest);
+    let mut book = listed.list.book();
+    if book.added.len() < ADDED {
+        book.added.push(*digest);
+    }
     Ok(())
 }
 
