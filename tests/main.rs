@@ -14,6 +14,7 @@ mod house;
 mod img_import;
 mod img_ls;
 mod img_pull;
+mod img_serve;
 mod img_tag;
 mod img_unpack;
 mod man;
