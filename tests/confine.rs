@@ -25,5 +25,7 @@ fn readers_of_hostile_bytes_confine_themselves_first() {
         waiting(&t, "img-pull --stdin");
         waiting(&t, "img-unpack - out");
         waiting(&t, "img-import - name");
+        waiting(&t, "img-inspect --raw -");
+        waiting(&t, "img-history -");
     }
 }

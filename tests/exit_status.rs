@@ -35,6 +35,14 @@ fn a_bad_name_is_a_usage_error() {
         ("ctr-spawn", ""),
         ("ctr-spawn", "App true"),
         ("img-import", "f App"),
+        ("img-rm", ""),
+        ("img-rm", "app App"),
+        ("img-rm", "-0 app"),
+        ("img-prune", "app"),
+        ("img-prune", "--filter until=1h --filter until=2h"),
+        ("img-prune", "--filter dangling=true"),
+        ("img-prune", "--per-repo"),
+        ("img-prune", "--max-size much"),
     ] {
         let run = t.sh(&format!("{tool} {args}")).exits(usage(tool)).says(&format!("{tool}: "));
         assert!(run.stdout.is_empty());

@@ -158,10 +158,14 @@ fn every_licence_is_one_that_we_may_ship() {
     }
 }
 
-/// Returns our own source files, and what is in them.
+/// Returns the source files of the programs, and what is in them.
 fn sources() -> Vec<(PathBuf, String)> {
+    sources_in(&["common", "tools"])
+}
+
+fn sources_in(dirs: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut dirs = vec![workspace().join("common"), workspace().join("tools")];
+    let mut dirs: Vec<PathBuf> = dirs.iter().map(|dir| workspace().join(dir)).collect();
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -184,6 +188,22 @@ fn with(word: &str) -> Vec<PathBuf> {
     };
     let found = sources().into_iter().filter(|(_, text)| code(text));
     found.map(|(path, _)| path).collect()
+}
+
+/// A tier is told by a part of a test's path, so `other_faults::` would be in the tier `faults`, and not in ours.
+#[test]
+fn no_module_is_in_a_tier_by_accident() {
+    let mut names = BTreeSet::new();
+    for (_, text) in sources_in(&["common", "tools", "tests"]) {
+        let words = text.lines().filter_map(|line| line.trim().split_once("mod "));
+        let after = words.filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
+        names.extend(after.map(|(_, name)| name.trim_end_matches([';', '{', ' ']).to_owned()));
+    }
+    assert!(names.contains("faults") && names.contains("soak"), "{names:?}");
+    for tier in ["peers", "faults", "vm", "soak"] {
+        names.retain(|name| name != tier);
+        assert!(!names.iter().any(|name| name.ends_with(tier)), "{tier}: {names:?}");
+    }
 }
 
 #[test]

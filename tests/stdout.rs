@@ -19,6 +19,8 @@ fn a_full_disk_is_a_failure() {
     full("img-tag", "app:v1 other", 1);
     full("img-ls", "", 1);
     full("img-ls", "-q", 1);
+    full("img-prune", "-a --dry-run", 1);
+    full("img-rm", "other", 1);
 }
 
 #[test]

@@ -21,6 +21,8 @@
 //! to when the container's process has become another user, as by su or a
 //! set-user-ID program, or asked for it. Then the next tool does: [`end_orphans`].
 
+mod users;
+
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -35,6 +37,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{At, Hint};
 use crate::runtime::cgroup;
 use crate::tree;
+
+pub use users::{Use, Users};
 
 /// A container that this process supervises.
 #[derive(Debug)]
@@ -60,6 +64,9 @@ pub struct Status {
     /// The digest of the image's manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
+    /// The unpacked layers that its root is mounted of, top first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
     /// Its command.
     pub command: Vec<String>,
     /// It is removed when it ends.
@@ -261,12 +268,18 @@ pub fn end_orphans(containers: &Path) -> Vec<String> {
     for kind in [REMOVE, RUN] {
         let marks = fs::read_dir(containers.join(kind)).into_iter().flatten().flatten();
         let ids = marks.filter_map(|mark| mark.file_name().into_string().ok());
-        for id in ids.filter(|id| is_alive(containers, id) != Some(true)) {
+        for id in ids {
+            // Held until it is ended: one that is just being made waits, and so has nothing to be ended.
+            let dir = File::open(containers.join(&id));
+            if dir.as_ref().is_ok_and(|dir| dir.try_lock().is_err()) {
+                continue;
+            }
             let status = fs::read(containers.join(&id).join("status.json"));
-            let status =
-                status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
-            if let Some(status) = status {
-                end(&status);
+            match status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok()) {
+                Some(status) => end(&status),
+                // It was killed before it wrote where its cgroup is.
+                None if dir.is_ok() => cgroup::remove_unknown(&id),
+                None => {}
             }
             if kind == REMOVE {
                 dead.push(id);

@@ -82,8 +82,19 @@ pub fn find<T: Display + Debug + Send + Sync + 'static>(error: &Error) -> Option
 
 /// Returns the chain of `error` as one line, its control characters escaped, since names in it may be hostile.
 pub fn line(error: &Error) -> String {
-    let links: Vec<String> = error.chain().map(|link| visible(&link.to_string())).collect();
+    let links: Vec<String> = error.chain().map(|link| visible(&words(link))).collect();
     links.join(": ")
+}
+
+/// Returns what one link of the chain says. Of an error of the system nix has words of its own; all others have these.
+fn words(link: &(dyn StdError + 'static)) -> String {
+    if let Some(advised) = link.downcast_ref::<Advised>() {
+        return words(advised.error.as_ref());
+    }
+    match link.downcast_ref::<nix::errno::Errno>() {
+        Some(errno) => std::io::Error::from(*errno).to_string(),
+        None => link.to_string(),
+    }
 }
 
 /// The most characters that are shown from the start of a message, and from its end: names in it may
@@ -92,12 +103,10 @@ const LONG: usize = 500;
 
 /// Returns `text` with its control characters escaped, and no longer than a message may be, so that it can go to a terminal.
 pub fn visible(text: &str) -> String {
-    // U+202A..2069 reorder the text around them, so that a terminal shows another name.
-    let odd =
-        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len().min(2 * LONG));
     let mut show = |text: &str| {
-        text.chars().for_each(|c| if odd(c) { out.extend(c.escape_default()) } else { out.push(c) })
+        text.chars()
+            .for_each(|c| if is_odd(c) { out.extend(c.escape_default()) } else { out.push(c) })
     };
     let start = text.char_indices().nth(LONG).map(|(at, _)| at);
     let end = text.char_indices().rev().nth(LONG - 1).map(|(at, _)| at);
@@ -110,6 +119,12 @@ pub fn visible(text: &str) -> String {
         _ => show(text),
     }
     out
+}
+
+/// Returns whether a character does something to a terminal, other than to be seen.
+pub fn is_odd(c: char) -> bool {
+    // U+202A..2069 reorder the text around them, so that a terminal shows another name.
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A command line that is wrong: exit status 2, where other errors are 1.
@@ -137,6 +152,21 @@ mod tests {
             .context("app")
             .unwrap_err();
         assert_eq!(line(&err), "app: /x: Read-only file system (os error 30)");
+    }
+
+    #[test]
+    fn an_error_of_the_system_reads_the_same_from_every_crate() {
+        let text = "/x: Input/output error (os error 5)";
+        let from: [Error; 3] = [
+            std::io::Error::from_raw_os_error(5).into(),
+            rustix::io::Errno::IO.into(),
+            nix::errno::Errno::EIO.into(),
+        ];
+        for err in from {
+            assert_eq!(line(&Err::<(), _>(err).at("/x").unwrap_err()), text);
+        }
+        let advised = Err::<(), _>(nix::errno::Errno::EIO).hint(|| "another disk".into());
+        assert_eq!(line(&advised.unwrap_err()), "Input/output error (os error 5)");
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub const INDEX_DEPTH: usize = 8;
 /// The most bytes that a manifest, an index or a config may have, as containers/image has it.
 pub const DOCUMENT_LIMIT: u64 = 4 << 20;
 
+/// The most layers that an image may have: overlayfs stacks 500 directories, and Docker makes no more than 127 layers.
+pub const LAYERS: usize = 1000;
+
 /// Docker's names for what the OCI has other names for.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker schema 2, manifest.
@@ -127,9 +130,13 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
         Some(Kind::Index) if is_index => {
             Ok(Document::Index(Box::new(serde_json::from_slice(bytes).context("not an index")?)))
         }
-        Some(Kind::Manifest) if is_manifest => Ok(Document::Manifest(Box::new(
-            serde_json::from_slice(bytes).context("not a manifest")?,
-        ))),
+        Some(Kind::Manifest) if is_manifest => {
+            let manifest: ImageManifest =
+                serde_json::from_slice(bytes).context("not a manifest")?;
+            let few = manifest.layers().len() <= LAYERS;
+            ensure!(few, "more than the {LAYERS} layers that an image may have");
+            Ok(Document::Manifest(Box::new(manifest)))
+        }
         Some(Kind::Index) => bail!("not an index: it has no manifests"),
         Some(Kind::Manifest) => bail!("not a manifest: it has no config and no layers"),
         None => bail!("not an image: its media type is {media_type:?}"),

@@ -8,7 +8,7 @@
 //! store  snapshot            where things are on this host · unpacked layers and their overlay
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
-//! image digest reference platform template    plain values: parse, print, compare; no I/O
+//! image digest reference platform template human    plain values: parse, print, compare; no I/O
 //! confine                    what a process gives up before it reads hostile bytes
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
@@ -20,6 +20,7 @@ pub mod confine;
 pub mod container;
 pub mod digest;
 pub mod error;
+pub mod human;
 pub mod image;
 pub mod layer;
 pub mod layout;
@@ -35,4 +36,5 @@ pub mod store;
 pub mod sys;
 pub mod template;
 pub mod tree;
+pub mod used;
 pub mod userns;

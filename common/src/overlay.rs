@@ -18,8 +18,8 @@ use anyhow::{Context, Error, Result};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 use crate::error::At;
@@ -63,6 +63,15 @@ impl Overlay {
     /// The root of an overlay is the upper layer's root, so if that is new it gets the owner,
     /// the mode and the attributes of the one below.
     pub fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd> {
+        self.mount_all(attributes).inspect_err(|_| {
+            // A directory that something is mounted on cannot be removed, as whoever made it will now.
+            if let Upper::Tmpfs(at) = &self.upper {
+                let _ = rustix::mount::unmount(at, UnmountFlags::DETACH);
+            }
+        })
+    }
+
+    fn mount_all(&self, attributes: MountAttrFlags) -> Result<OwnedFd> {
         let lower: Vec<OwnedFd> =
             self.lower.iter().map(|path| open(path)).collect::<Result<_>>()?;
         let upper = match &self.upper {
@@ -206,5 +215,41 @@ fn explain(fs: &OwnedFd, err: Errno) -> Error {
     match said.is_empty() {
         true => err.into(),
         false => Error::new(err).context(said.trim_start_matches("overlay: ").to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+    use rustix::mount::{MountPropagationFlags, mount_change};
+
+    use super::*;
+
+    #[test]
+    fn a_mount_that_fails_leaves_a_directory_that_can_be_removed() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let in_a_namespace = || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let (lower, upper) = (dir.path().join("lower"), dir.path().join("upper"));
+            fs::create_dir(&lower).unwrap();
+            fs::create_dir(&upper).unwrap();
+            let overlay = Overlay {
+                lower: vec![lower; MOST_LAYERS + 1],
+                upper: Upper::Tmpfs(upper.clone()),
+                userxattr: false,
+                volatile: false,
+            };
+            let err = overlay.mount(MountAttrFlags::empty()).unwrap_err();
+            fs::remove_dir(&upper).unwrap();
+            format!("{err:#}")
+        };
+        // A thread may have mounts of its own.
+        let said = std::thread::spawn(in_a_namespace).join().unwrap();
+        assert!(said.starts_with("cannot mount an overlay"), "{said}");
     }
 }

@@ -50,6 +50,11 @@ impl Reference {
         }
     }
 
+    /// Returns whether a tag was given, and not implied.
+    pub fn has_tag(&self) -> bool {
+        self.tag.is_some()
+    }
+
     /// Returns the digest, which decides where there is one.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()

@@ -17,6 +17,8 @@
 //! deleted by whoever gets an exclusive lock on one: users hold a shared lock.
 //! Of several processes that need a layer one unpacks it and the others wait.
 
+mod unused;
+
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -36,6 +38,8 @@ use crate::layout::{Layout, Resolved};
 use crate::overlay::{self, Overlay, Upper};
 use crate::tree;
 use crate::userns::{self, Mapping};
+
+pub use unused::{Unpacked, collect as collect_layers, without};
 
 /// The layers of an image, which stay as long as this value does.
 pub struct Snapshot {
@@ -76,7 +80,7 @@ impl Snapshot {
         }
         match DirBuilder::new().recursive(true).mode(0o700).create(layers) {
             Err(err) if err.kind() != ErrorKind::AlreadyExists => return Err(err).at(layers),
-            _ => store.collect()?,
+            _ => collect(layers)?,
         }
         loop {
             let warnings = store.unpack(&stack, layout)?;
@@ -90,6 +94,12 @@ impl Snapshot {
     /// Returns the directories of the layers, top first.
     pub fn lower(&self) -> Vec<PathBuf> {
         self.layers.iter().map(|layer| layer.diff.clone()).collect()
+    }
+
+    /// Returns the names of the layers, top first: a container that is kept needs them again.
+    pub fn keys(&self) -> Vec<String> {
+        let key = |layer: &Layer| layer.diff.parent()?.file_name()?.to_str().map(str::to_owned);
+        self.layers.iter().filter_map(key).collect()
     }
 
     /// Returns the root of a container whose own files are in `dir`, and what the user should know of it.
@@ -325,23 +335,6 @@ impl Layers<'_> {
         tree::sync_dir(self.dir).at(self.dir)
     }
 
-    /// Removes what processes that were killed have left.
-    fn collect(&self) -> Result<()> {
-        for entry in fs::read_dir(self.dir).at(self.dir)? {
-            let name = entry.at(self.dir)?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if name.starts_with('.') && name.ends_with(".tmp") {
-                let path = self.dir.join(name);
-                let Ok(dir) = File::open(&path) else { continue };
-                if dir.try_lock().is_ok() && is_at(&dir, &path)? {
-                    // What belongs to another mapping is for a process there to remove.
-                    let _ = tree::remove(&path);
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn flat_key(&self, stack: &[Step]) -> String {
         // A stack has a step even when the image has no layer.
         format!("{}.flat", self.namespace.key(&stack[stack.len() - 1].chain_id))
@@ -405,6 +398,23 @@ impl Drop for Claim {
     }
 }
 
+/// Removes what processes that were killed have left.
+fn collect(layers: &Path) -> Result<()> {
+    for entry in fs::read_dir(layers).at(layers)? {
+        let name = entry.at(layers)?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            let path = layers.join(name);
+            let Ok(dir) = File::open(&path) else { continue };
+            if dir.try_lock().is_ok() && is_at(&dir, &path)? {
+                // What belongs to another mapping is for a process there to remove.
+                let _ = tree::remove(&path);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Says whether `file` is still what `path` names.
 fn is_at(file: &File, path: &Path) -> Result<bool> {
     let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
@@ -432,11 +442,23 @@ impl Namespace {
     fn key(&self, chain_id: &Digest) -> String {
         match self.inner {
             false => chain_id.hex(),
-            true => {
-                let mapping = Digest::of(self.mapping.to_string().as_bytes());
-                format!("{}.{}", chain_id.hex(), mapping.short())
-            }
+            true => format!("{}.{}", chain_id.hex(), self.suffix()),
         }
+    }
+
+    /// Returns whether a directory of this name holds a layer whose owners are somebody here.
+    fn suits(&self, key: &str) -> bool {
+        let key = key.strip_suffix(".flat").unwrap_or(key);
+        match (self.inner, key.split_once('.')) {
+            (false, _) => true,
+            (true, Some((_, mapping))) => mapping == self.suffix(),
+            (true, None) => false,
+        }
+    }
+
+    /// Returns the part of a layer's name that stands for the mapping.
+    fn suffix(&self) -> String {
+        Digest::of(self.mapping.to_string().as_bytes()).short()
     }
 
     /// Returns why the filesystem of `dir` cannot hold an upper layer, or nothing if it can.

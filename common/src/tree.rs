@@ -4,7 +4,7 @@
 //! and holes of its source; where both sides can share blocks (FICLONE), nothing is read.
 //! Names are looked up one at a time below open directories and never followed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -66,10 +66,25 @@ pub fn copy_metadata(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
 
 /// Makes the directory `dir` and those above it that are missing, so that they are there after a power cut.
 pub fn make_dirs(dir: &Path) -> Result<()> {
-    let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
-    let made: Vec<&Path> = dir.ancestors().take_while(missing).collect();
-    std::fs::create_dir_all(dir).at(dir)?;
-    made.iter().try_for_each(|dir| sync_above(dir))
+    let mut missing = Vec::new();
+    for dir in dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty()) {
+        match std::fs::metadata(dir) {
+            Ok(meta) if meta.is_dir() => break,
+            // What is no directory is said to be in the way when one is made.
+            Ok(_) => missing.push(dir),
+            Err(err) if err.kind() == ErrorKind::NotFound => missing.push(dir),
+            Err(err) => return Err(err).at(dir),
+        }
+    }
+    for dir in missing.iter().rev() {
+        match std::fs::create_dir(dir) {
+            // Somebody else was faster.
+            Err(err) if err.kind() == ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made.at(dir)?,
+        }
+        sync_above(dir)?;
+    }
+    Ok(())
 }
 
 /// Sees that the name of `path` is on the disk: the directory that it is in has it.
@@ -108,6 +123,57 @@ pub fn remove(dir: &Path) -> Result<()> {
         Err(err) if err.kind() == ErrorKind::DirectoryNotEmpty => remove(dir),
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.at(dir),
+    }
+}
+
+/// Returns how many bytes `dir` and all that is in it take on the disk. A file with several names counts once.
+///
+/// However deep the tree is, it needs but two descriptors and no long path. Nobody may be changing it.
+pub fn usage(dir: &Path) -> Result<u64> {
+    let mut links = HashSet::new();
+    let mut bytes = 0;
+    let mut here = rustix::fs::openat(CWD, dir, OPEN_DIR, Mode::empty()).at(dir)?;
+    let mut count = |stat: &Stat| {
+        let several = stat.st_nlink > 1 && !FileType::from_raw_mode(stat.st_mode).is_dir();
+        if !several || links.insert((stat.st_dev, stat.st_ino)) {
+            bytes += stat.st_blocks as u64 * 512;
+        }
+    };
+    let mut look = |here: &OwnedFd| -> rustix::io::Result<Vec<CString>> {
+        count(&rustix::fs::fstat(here)?);
+        let mut inner = Vec::new();
+        for entry in Dir::read_from(here)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => inner.push(name.to_owned()),
+                _ => count(&stat),
+            }
+        }
+        Ok(inner)
+    };
+    // The directories in each of those above that are still to be looked into.
+    let mut above = Vec::new();
+    let mut inner = look(&here).at(dir)?;
+    loop {
+        let (name, child) = match inner.pop() {
+            Some(name) => (name, true),
+            None => match above.pop() {
+                Some(rest) => {
+                    inner = rest;
+                    (c"..".to_owned(), false)
+                }
+                None => return Ok(bytes),
+            },
+        };
+        here = rustix::fs::openat(&here, &name, OPEN_DIR, Mode::empty()).at(dir)?;
+        if child {
+            above.push(std::mem::replace(&mut inner, look(&here).at(dir)?));
+        }
     }
 }
 
@@ -444,6 +510,37 @@ mod tests {
     }
 
     #[test]
+    fn directories_are_made_by_many_at_once() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("a/b/c");
+        let make = || (0..100).try_for_each(|n| make_dirs(&dir.join(format!("d/{n}/e"))));
+        std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            makers.into_iter().for_each(|maker| maker.join().unwrap().unwrap());
+        });
+        assert_eq!(fs::read_dir(dir.join("d")).unwrap().count(), 100);
+        make_dirs(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, dangling) = (dir.path().join("file"), dir.path().join("dangling"));
+        fs::write(&file, "").unwrap();
+        symlink("nowhere", &dangling).unwrap();
+        let long = dir.path().join("x".repeat(256));
+        for (path, about, why) in [
+            (file.clone(), &file, "File exists"),
+            (dangling.clone(), &dangling, "File exists"),
+            (file.join("a"), &file.join("a"), "Not a directory"),
+            (long.join("a"), &long.join("a"), "File name too long"),
+        ] {
+            let said = crate::error::line(&make_dirs(&path).unwrap_err());
+            assert!(said.starts_with(&format!("{}: {why}", about.display())), "{said}");
+        }
+    }
+
+    #[test]
     fn a_tree_deeper_than_a_process_may_open_files_is_removed() {
         let scratch = tempfile::tempdir().unwrap();
         let top = scratch.path().join("top");
@@ -457,9 +554,26 @@ mod tests {
             dir = rustix::fs::openat(&dir, c"d", OPEN_DIR, Mode::empty()).unwrap();
         }
         drop(dir);
+        assert!(usage(&top).is_ok());
         remove(&top).unwrap();
         assert!(!top.exists());
         remove(&top).unwrap();
+    }
+
+    #[test]
+    fn what_a_tree_takes_is_what_du_says() {
+        let scratch = tempfile::tempdir().unwrap();
+        let top = scratch.path().join("top");
+        for n in 0..20 {
+            let dir = top.join(format!("a{n}/b/c"));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("file"), "x".repeat(n * 3000)).unwrap();
+            fs::hard_link(dir.join("file"), top.join(format!("a{n}/link"))).unwrap();
+            symlink("/etc", dir.join("symlink")).unwrap();
+        }
+        let du = Command::new("du").args(["-s", "-B1"]).arg(&top).output().unwrap();
+        let du = String::from_utf8(du.stdout).unwrap();
+        assert_eq!(usage(&top).unwrap().to_string(), du.split('\t').next().unwrap());
     }
 
     #[test]

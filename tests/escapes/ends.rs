@@ -47,6 +47,29 @@ fn one_that_the_kernel_lets_live_dies_with_the_next_tool() {
     });
 }
 
+/// A supervisor that is killed as its container starts has not written yet where its cgroup is.
+#[test]
+fn the_cgroup_of_one_that_wrote_nothing_is_removed() {
+    if lacks(&["root", "jq"]) {
+        return;
+    }
+    let t = sandbox();
+    t.sh(&format!(
+        "ctr-spawn --rm app sleep 1014 & {STARTED}
+         group=$(jq -r .cgroup $TARE_ROOT/containers/[0-9a-f]*/status.json); [ -d $group ] || echo none
+         kill -9 $inner; wait $pid; echo $?
+         cd $TARE_ROOT/containers; mkdir -p .run; n=0
+         for mark in .rm .run; do
+             n=$((n + 1)); id=$(printf '%032d%032d' $$ $n); mkdir $id; >$mark/$id
+             until mkdir -p ${{group%/*}} && mkdir ${{group%/*}}/$id 2>/dev/null; do :; done
+             sleep 1015 & echo $! >${{group%/*}}/$id/cgroup.procs
+             ctr-spawn --rm app true
+             wait $!; echo $?; ls -d ${{group%/*}}/$id 2>/dev/null; ls | wc -l; ls -A $mark | wc -l; rm -rf $id
+         done"
+    ))
+    .prints("137\n137\n0\n0\n137\n1\n0\n");
+}
+
 #[test]
 fn a_killed_process_is_told_by_its_signal() {
     of_either_user(|t| {

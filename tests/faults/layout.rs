@@ -92,6 +92,30 @@ fn whole(
     Ok(())
 }
 
+/// Returns the blobs that nothing in index.json leads to.
+pub fn unneeded(dir: &Path) -> Vec<String> {
+    let mut todo = array(&json(&dir.join("index.json")).unwrap(), "manifests").unwrap().clone();
+    let mut needed = BTreeSet::new();
+    while let Some(desc) = todo.pop() {
+        let digest = text(&desc, "digest").unwrap();
+        // The index that a manifest was chosen from is kept, and what else it leads to is not.
+        let chosen_from = desc["annotations"]["tare.index.digest"].as_str();
+        needed.extend(chosen_from.map(str::to_owned));
+        let kind = desc["mediaType"].as_str().unwrap_or_default();
+        if needed.insert(digest.clone())
+            && (kind.contains("manifest") || kind.contains("index"))
+            && let Ok(document) = json(&dir.join("blobs").join(digest.replace(':', "/")))
+        {
+            for list in ["layers", "manifests"] {
+                todo.extend(document[list].as_array().into_iter().flatten().cloned());
+            }
+            todo.extend(document.get("config").cloned());
+            todo.extend(document.get("subject").cloned());
+        }
+    }
+    blobs(dir).unwrap().into_keys().filter(|digest| !needed.contains(digest)).collect()
+}
+
 /// Returns the files of the layout at `dir` that are neither blobs nor its documents.
 pub fn stale(dir: &Path) -> Vec<String> {
     let mut stale = Vec::new();

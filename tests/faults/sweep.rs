@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Which calls there are is the kernel's affair, which of them strace finds ours.
-//! TARE_FAULTS=all tries every point; the tests of every day try a sample.
+//! TARE_FAULTS=all tries every point, and TARE_FAULTS=1000 a thousand for each tool; the
+//! tests of every day try a few.
 
 mod points;
 mod stage;

@@ -162,6 +162,11 @@ impl Bench {
                 self.write(&case.input);
                 let (_, found) = self.unpack("- <image", expected, case.memory);
                 check("img-unpack of a pipe", found);
+                for how in ["img-load -i image", "sh -c 'cat image | img-load'"] {
+                    self.clear();
+                    self.write(&case.input);
+                    check(how, self.load(how, case, expected));
+                }
             }
             _ => {}
         }
@@ -331,6 +336,40 @@ impl Bench {
         let (_, found) = self.unpack("app", expected, case.memory);
         wrong.extend(found.into_iter().map(|what| format!("then img-unpack: {what}")));
         wrong
+    }
+
+    /// Loads the archive, and unpacks the image that it holds.
+    fn load(&self, how: &str, case: &Case, unpacked: &Outcome) -> Vec<String> {
+        let did = self.run(how);
+        let mut wrong = self.sound(&did, 1, case.memory);
+        let blobs = self.dir.join("tare/images/blobs/sha256").read_dir().unwrap().count();
+        let index = read_json(&self.dir.join("tare/images/index.json"));
+        let images = index["manifests"].as_array().unwrap().len();
+        if did.code != 0 {
+            if images + blobs != 0 {
+                wrong.push(format!("it failed, but {images} images and {blobs} blobs are there"));
+            }
+            wrong.extend(refused(unpacked, &did, "img-load"));
+            return wrong;
+        }
+        let lines: Vec<&str> = did.stdout.lines().collect();
+        if images != lines.len() || images == 0 {
+            wrong.push(format!("it printed {:?}, and there are {images} images", did.stdout));
+        }
+        match unpacked {
+            // It takes several, and looks into no layer.
+            Outcome::Refused(part) if part == "which image?" => wrong,
+            Outcome::Refused(part) if part != "its diff ID is" => {
+                wrong.push(format!("it was loaded, and should say {part:?}"));
+                wrong
+            }
+            _ => {
+                let digest = lines.first().and_then(|line| line.split('@').next_back());
+                let (_, found) = self.unpack(digest.unwrap_or_default(), unpacked, case.memory);
+                wrong.extend(found.into_iter().map(|what| format!("then img-unpack: {what}")));
+                wrong
+            }
+        }
     }
 
     /// Runs the image, and compares the tree that the container sees with the one that img-unpack made.

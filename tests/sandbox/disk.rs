@@ -2,8 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
+
+/// Where disks are or were mounted.
+static MOUNTED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A file system that is mounted until it is dropped.
 pub struct Disk {
@@ -16,6 +20,7 @@ impl Disk {
     /// Mounts a tmpfs with these options at `at`, which is made.
     pub fn tmpfs(at: &Path, options: &str) -> Disk {
         fs::create_dir_all(at).unwrap();
+        MOUNTED.lock().unwrap().push(at.into());
         run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at));
         Disk { at: at.into(), file: None }
     }
@@ -27,6 +32,7 @@ impl Disk {
         File::create(&file).unwrap().set_len(mebibytes << 20).unwrap();
         run(Command::new("mkfs.ext4").args(["-q", "-E", "lazy_itable_init=1"]).arg(&file));
         let disk = Disk { at: at.into(), file: Some(file) };
+        MOUNTED.lock().unwrap().push(at.into());
         disk.mount();
         disk
     }
@@ -38,7 +44,16 @@ impl Disk {
 
     /// Gives a tmpfs other options.
     pub fn remount(&self, options: &str) {
-        run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.at));
+        let mut remount = Command::new("mount");
+        remount.args(["-o", &format!("remount,{options}")]).arg(&self.at);
+        for _ in 0..1000 {
+            if remount.output().unwrap().status.success() {
+                return;
+            }
+            // What was removed just now counts for another moment.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        run(&mut remount);
     }
 
     /// Takes the power away: what is not on the disk now, its journal included, never will be.
@@ -49,32 +64,21 @@ impl Disk {
     }
 
     /// Starts it again after a power cut: the kernel replays the journal.
+    ///
+    /// As long as anybody has it mounted, it stays the one without power: somebody who was killed and is
+    /// not gone yet, or whoever made a mount namespace meanwhile. So it begins anew with a copy of what it holds.
     pub fn restart(&self) {
-        self.unmount();
+        let file = self.file.as_ref().expect("a tmpfs has no file");
+        let copy = file.with_extension("copy");
+        run(Command::new("umount").arg("--lazy").arg(&self.at));
+        run(Command::new("cp").arg("--sparse=always").args([file, &copy]));
+        fs::rename(&copy, file).unwrap();
         self.mount();
     }
 
     fn mount(&self) {
-        let file = self.file.as_ref().expect("a tmpfs is not mounted again");
+        let file = self.file.as_ref().expect("a tmpfs has no file");
         run(Command::new("mount").args(["-o", "loop"]).arg(file).arg(&self.at));
-    }
-
-    fn unmount(&self) {
-        let gone = |command: &mut Command, gone: fn(&Output) -> bool| {
-            for _ in 0..500 {
-                if gone(&command.output().unwrap()) {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            panic!("{command:?}: still in use");
-        };
-        // Whoever was killed may not be gone yet.
-        gone(Command::new("umount").arg(&self.at), |out| out.status.success());
-        // Nor a container of another test, which had a copy of this mount for a moment: as long as
-        // there is one, to mount it again is to see the one that has no power.
-        let file = self.file.as_ref().expect("a tmpfs is not mounted again");
-        gone(Command::new("losetup").arg("-j").arg(file), |out| out.stdout.is_empty());
     }
 }
 
@@ -86,6 +90,13 @@ impl Drop for Disk {
             let _ = fs::remove_file(file);
         }
     }
+}
+
+/// Tells whether a disk was ever mounted at `path`.
+///
+/// Whoever on this machine makes a mount namespace has a copy of it, which is no sign of a sandbox's own.
+pub(crate) fn was_at(path: &Path) -> bool {
+    MOUNTED.lock().unwrap().iter().any(|at| at == path)
 }
 
 #[track_caller]

@@ -167,6 +167,13 @@ impl Image {
 
     /// Returns an image of the same layers with this `config` object of its config.
     pub fn with_config(&self, config: &Value) -> Image {
+        let mut whole = self.config();
+        whole["config"] = config.clone();
+        self.with_whole_config(&whole)
+    }
+
+    /// Returns an image of the same layers with another config.
+    pub fn with_whole_config(&self, config: &Value) -> Image {
         let key = json!(["with config", self.digest, config]).to_string();
         Image::cached(&key, |dir| {
             self.copy_to(dir, "base");
@@ -178,10 +185,8 @@ impl Image {
                     "mediaType": old["mediaType"], "digest": format!("sha256:{hex}"), "size": bytes.len(),
                 })
             };
-            let mut whole = self.config();
-            whole["config"] = config.clone();
             let mut manifest = self.manifest();
-            manifest["config"] = put(&manifest["config"], &whole);
+            manifest["config"] = put(&manifest["config"], config);
             let mut index = empty_index();
             index["manifests"] = json!([put(&manifest, &manifest)]);
             fs::write(dir.join("index.json"), index.to_string()).unwrap();

@@ -8,7 +8,7 @@
 //! processes     the path is in the environment, a working directory, an open file, or a mount of a
 //!               mount namespace that is not ours (a container's, whose environment is its own)
 //! files         in TMPDIR; .tmp* in the store, or what was not fetched whole
-//! cgroups       new, named for tare, and empty for as long as we look: nobody's
+//! cgroups       new, named for tare or just below, and nothing in them for as long as we look: nobody's
 //! links         new, and there for as long as we look
 //! ```
 //!
@@ -26,11 +26,13 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 
+use crate::disk;
+
 /// The variable that marks the processes of a sandbox with its path.
 pub const MARKER: &str = "TARE_TEST";
 
 /// How long a thing may take to go away after the test.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was there before the test.
 pub struct Before {
@@ -141,24 +143,30 @@ fn belongs(pid: i32, root: &Path, own: Option<&Path>) -> bool {
     let namespace = fs::read_link(proc.join("ns/mnt")).ok();
     namespace.is_some()
         && namespace.as_deref() != own
-        && fs::read(proc.join("mountinfo")).is_ok_and(|table| contains(&table, root))
+        && lines(&fs::read(proc.join("mountinfo")).unwrap_or_default())
+            .any(|line| contains(line, root) && !disk::was_at(&mount_point(line)))
 }
 
 /// Returns a line for each mount of this mount namespace that has to do with the sandbox.
 fn mounts(root: &Path) -> Vec<String> {
     let table = fs::read("/proc/self/mountinfo").unwrap();
-    let lines = table.split(|&b| b == b'\n').filter(|line| contains(line, root));
-    lines.map(|line| format!("mount {}", String::from_utf8_lossy(line))).collect()
+    let ours = lines(&table).filter(|line| contains(line, root));
+    ours.map(|line| format!("mount {}", String::from_utf8_lossy(line))).collect()
 }
 
 /// Returns the mount points of this mount namespace that lie in the sandbox, topmost last.
 fn mount_points(root: &Path) -> Vec<PathBuf> {
     let table = fs::read("/proc/self/mountinfo").unwrap();
-    let points = table.split(|&b| b == b'\n').filter_map(|line| {
-        let point = line.split(|&b| b == b' ').nth(4)?;
-        Some(PathBuf::from(OsStr::from_bytes(point)))
-    });
-    points.filter(|point| point.starts_with(root)).collect()
+    lines(&table).map(mount_point).filter(|point| point.starts_with(root)).collect()
+}
+
+fn lines(table: &[u8]) -> impl Iterator<Item = &[u8]> {
+    table.split(|&b| b == b'\n').filter(|line| !line.is_empty())
+}
+
+/// Returns the mount point in a line of a mountinfo: proc_pid_mountinfo(5).
+fn mount_point(line: &[u8]) -> PathBuf {
+    OsStr::from_bytes(line.split(|&b| b == b' ').nth(4).unwrap_or_default()).into()
 }
 
 fn contains(text: &[u8], root: &Path) -> bool {
@@ -184,31 +192,30 @@ fn files(root: &Path) -> Vec<String> {
     left.iter().map(|path| format!("file {}", path.display())).collect()
 }
 
-/// Returns the cgroups of every hierarchy that are named for tare.
+/// Returns the cgroups of every hierarchy that are named for tare, and those right below them.
 fn cgroups() -> BTreeSet<PathBuf> {
+    let named = |path: &Path| {
+        path.file_name().is_some_and(|name| contains(name.as_bytes(), Path::new("tare")))
+    };
     let mut found = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path| {
-        let named =
-            path.file_name().is_some_and(|name| contains(name.as_bytes(), Path::new("tare")));
-        if named && path.is_dir() {
+        if (named(path) || path.parent().is_some_and(named)) && path.is_dir() {
             found.insert(path.to_owned());
         }
     });
     found
 }
 
-/// Returns those of them in which, and below which, no process is.
+/// Returns those of them in which there is nothing: neither a process nor another.
 pub fn empty_cgroups() -> BTreeSet<PathBuf> {
     let mut cgroups = cgroups();
     cgroups.retain(|dir| {
-        let mut populated = false;
-        let mut look = |path: &Path| {
-            if path.file_name() == Some(OsStr::new("cgroup.procs")) {
-                populated |= fs::read(path).is_ok_and(|procs| !procs.is_empty());
-            }
-        };
-        walk(dir, &mut look);
-        !populated && dir.exists()
+        let processes = fs::read(dir.join("cgroup.procs"));
+        let mut inside = fs::read_dir(dir).into_iter().flatten().flatten();
+        // What cannot be read is gone.
+        processes.is_ok_and(|processes| processes.is_empty())
+            && !inside.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            && dir.exists()
     });
     cgroups
 }

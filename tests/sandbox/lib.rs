@@ -16,6 +16,7 @@
 #[path = "../hostile/corpus/mod.rs"]
 pub mod corpus;
 pub mod disk;
+pub mod dockerd;
 pub mod faulty;
 pub mod image;
 pub mod leftovers;

@@ -19,7 +19,7 @@ use sandbox::{lacks, program_names, skip, target_dir, workspace};
 use serde_json::json;
 
 /// How long it may take to boot, and to do what it is told. An emulator on a busy machine is slow.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a guest does first. The order is that of the modules' needs.
 const INIT: &str = r#"#!/bin/busybox sh

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+use crate::error::is_odd;
+use crate::human;
 use crate::template::Template;
 
 /// A column is at least this wide, with [`PADDING`] after its widest cell: Go's tabwriter, as Docker sets it up.
@@ -31,8 +33,8 @@ pub struct List {
     pub columns: &'static [(&'static str, &'static str)],
     /// The template of the default table.
     pub table: String,
-    /// Where Docker's config keeps another default.
-    pub config_key: &'static str,
+    /// Where Docker's config keeps another default, if it does.
+    pub config_key: Option<&'static str>,
 }
 
 impl List {
@@ -42,7 +44,7 @@ impl List {
         let format = match format {
             Some(format) => format,
             None => {
-                configured = configured_format(self.config_key)?;
+                configured = self.config_key.map(configured_format).transpose()?.flatten();
                 configured.as_deref().unwrap_or("table")
             }
         };
@@ -69,12 +71,33 @@ impl List {
             );
         }
         for row in rows {
-            lines.push(template.render(&Value::Object(row.clone())).context("--format")?);
+            let mut row = Value::Object(row.clone());
+            if is_table {
+                flatten(&mut row);
+            }
+            lines.push(template.render(&row).context("--format")?);
         }
         match is_table {
             true => Ok(align(&lines)),
             false => Ok(lines.into_iter().map(|line| line + "\n").collect()),
         }
+    }
+}
+
+/// Makes every text one line of plain characters: images say what they like, and a table has a line a row.
+fn flatten(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains(is_odd) => {
+            let plain = |c: char| match c {
+                '\t' => " ".into(),
+                c if is_odd(c) => c.escape_default().to_string(),
+                c => c.to_string(),
+            };
+            *text = text.chars().map(plain).collect();
+        }
+        Value::Array(items) => items.iter_mut().for_each(flatten),
+        Value::Object(fields) => fields.values_mut().for_each(flatten),
+        _ => {}
     }
 }
 
@@ -88,14 +111,15 @@ fn align(lines: &[String]) -> String {
             if widths.len() <= column {
                 widths.push(MIN_WIDTH);
             }
-            widths[column] = widths[column].max(cell.chars().count() + PADDING);
+            widths[column] = widths[column].max(human::width(cell) + PADDING);
         }
     }
     let mut out = String::new();
     for row in &rows {
         let (last, cells) = row.split_last().unwrap_or((&"", &[]));
         for (cell, width) in cells.iter().zip(&widths) {
-            out.push_str(&format!("{cell:width$}"));
+            out.push_str(cell);
+            out.push_str(&" ".repeat(width.saturating_sub(human::width(cell))));
         }
         out.push_str(last);
         out.push('\n');
@@ -124,7 +148,7 @@ mod tests {
         let list = List {
             columns: &[("Repository", "REPOSITORY"), ("Size", "SIZE")],
             table: "{{.Repository}}\t{{.Size}}".into(),
-            config_key: "none",
+            config_key: None,
         };
         let row = |repository: &str, size: &str| match json!({"Repository": repository, "Size": size})
         {
@@ -141,6 +165,18 @@ mod tests {
         assert_eq!(list.render(&rows, Some("table")).unwrap(), table);
         let swapped = "SIZE      REPOSITORY\n1MB       a-long-repository\n22MB      b\n";
         assert_eq!(list.render(&rows, Some(r"table {{.Size}}\t{{.Repository}}")).unwrap(), swapped);
+    }
+
+    #[test]
+    fn wide_characters_are_aligned_and_others_stay_on_their_line() {
+        let (list, mut rows) = list();
+        rows[0].insert("Repository".into(), "漢字漢字漢字".into());
+        rows[1].insert("Repository".into(), "a\tb\nc\u{1b}[2J\u{202e}".into());
+        let table = "REPOSITORY                SIZE\n漢字漢字漢字              1MB\na b\\nc\\u{1b}[2J\\u{202e}   22MB\n";
+        assert_eq!(list.render(&rows, Some("table")).unwrap(), table);
+        // For programs they are what they are.
+        let plain = list.render(&rows[1..], Some("{{.Repository}}")).unwrap();
+        assert_eq!(plain, "a\tb\nc\u{1b}[2J\u{202e}\n");
     }
 
     #[test]

@@ -6,7 +6,10 @@
 mod dir;
 mod duration;
 pub mod list;
+mod moment;
 mod operand;
+mod operands;
+mod size;
 
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
@@ -26,7 +29,10 @@ use crate::sys;
 
 pub use dir::Dir;
 pub use duration::duration;
-pub use operand::{Found, Operand};
+pub use moment::moment;
+pub use operand::{Entry, Found, NoSuchImage, Operand};
+pub use operands::Operands;
+pub use size::size;
 
 /// The status of an error.
 const FAILED: u8 = 1;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -24,7 +24,9 @@ use super::{Dir, on_interrupt};
 use crate::archive;
 use crate::digest::Digest;
 use crate::error::{self, At, Hint, Usage};
-use crate::layout::{Image, Index, Layout, Missing, Writing};
+use crate::image;
+use crate::layout::{Image, Index, Layout, Missing, Resolved, Writing, wrong_platform};
+use crate::platform::Platform;
 use crate::reference::{Reference, check_typography};
 use crate::store::Store;
 
@@ -73,7 +75,119 @@ pub struct Found {
     _unpacked: Option<TempDir>,
 }
 
+/// There is no such image, as far as a layout's index says.
+#[derive(Debug)]
+pub struct NoSuchImage(String);
+
+impl Display for NoSuchImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: no such image", self.0)
+    }
+}
+
+impl std::error::Error for NoSuchImage {}
+
+/// What an operand means among the entries of a layout, to somebody who changes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// The one with this name, as it is written there.
+    Name(String),
+    /// All with this digest.
+    Image(String),
+}
+
+impl Found {
+    /// Notes that the image is used now, if it is one of the store's.
+    pub fn mark_used(&self, store: &Store) {
+        if let (None, Ok(id)) = (&self.dir, image::digest(&self.desc)) {
+            store.mark_used(&id);
+        }
+    }
+
+    /// Returns the image for `platform`, or for this machine.
+    pub fn resolve(&self, platform: Option<&Platform>) -> Result<Resolved> {
+        let wanted = platform.cloned().unwrap_or_else(Platform::host);
+        let image = self.layout.resolve(&self.desc, &wanted)?;
+        let offered = image.platform();
+        // A single image is what it is, unless the user asked for something else.
+        if platform.is_some() && image.index.is_none() && wanted.rank(&offered).is_none() {
+            return Err(wrong_platform(&[offered], &wanted));
+        }
+        Ok(image)
+    }
+}
+
 impl Operand {
+    /// Returns the operand for an archive in a file of any name.
+    pub fn of_file(path: &std::path::Path) -> Operand {
+        Operand::Archive(Place { path: path.into(), name: None, digest: None })
+    }
+
+    /// Returns the operand that is meant by `-`, and any other as it is.
+    pub fn meant(self) -> Result<Operand> {
+        match self {
+            Operand::Stdin => match stdin()? {
+                Opened::Elsewhere(operand) => Ok(operand),
+                Opened::Archive(..) => bail!("stdin: an archive, and no name of an image"),
+            },
+            operand => Ok(operand),
+        }
+    }
+
+    /// Returns the directory of the layout that is meant, if it is not the store.
+    pub fn layout(&self) -> Option<&Path> {
+        match self {
+            Operand::Path(place) | Operand::Layout(place) => Some(&place.path),
+            _ => None,
+        }
+    }
+
+    /// Returns which entries of `index` are meant.
+    ///
+    /// A name with a digest is that name, as long as it means that image; without a tag, it is the image.
+    pub fn entry(&self, index: &Index) -> Result<Entry> {
+        let absent = || NoSuchImage(self.to_string());
+        let here = || "img-ls for what is here".to_owned();
+        match self {
+            Operand::Name(name) => {
+                match (named(index, &name.full(), name.digest())?, name.digest()) {
+                    (Some(entry), _) => Ok(entry),
+                    (None, Some(digest)) if !name.has_tag() => of_digest(index, digest),
+                    (None, _) => Err(absent()).hint(here),
+                }
+            }
+            Operand::Id(digits, name) => {
+                let name = name.as_ref().map(Reference::full);
+                if let Some(entry) = name.and_then(|name| named(index, &name, None).transpose()) {
+                    return entry;
+                }
+                match format!("sha256:{digits}").parse::<Digest>() {
+                    Ok(digest) => of_digest(index, &digest),
+                    Err(_) => match begins_with(index, digits)? {
+                        Some(image) => Ok(Entry::Image(image.digest().into())),
+                        None => Err(absent()).hint(here),
+                    },
+                }
+            }
+            Operand::Path(place) | Operand::Layout(place) => match (&place.name, &place.digest) {
+                (Some(name), digest) => {
+                    named(index, name, digest.as_ref())?.ok_or_else(absent).hint(|| offer(index))
+                }
+                (None, Some(digest)) => of_digest(index, digest),
+                (None, None) => match index.images() {
+                    [only] => Ok(match only.name() {
+                        Some(name) => Entry::Name(name.into()),
+                        None => Entry::Image(only.digest().into()),
+                    }),
+                    [] => bail!("{self}: a layout without images"),
+                    _ => Err(anyhow!("{self}: which image?")).hint(|| offer(index)),
+                },
+            },
+            Operand::Archive(_) => bail!("{self}: an archive, which is not changed"),
+            Operand::Stdin => bail!("{self}: not an image"),
+        }
+    }
+
     /// Returns the image. An archive is unpacked for as long as the result lives.
     pub fn find(&self, store: &Store) -> Result<Found> {
         match self.open()? {
@@ -234,6 +348,29 @@ fn load(
     }
 }
 
+/// Returns the entry with this name, if it has the digest that is asked for.
+fn named(index: &Index, name: &str, digest: Option<&Digest>) -> Result<Option<Entry>> {
+    let Some(image) = index.entry(name) else { return Ok(None) };
+    match digest.map(Digest::to_string) {
+        Some(digest) if digest != image.digest() => {
+            bail!("{name}: is {}, not {digest}", image.digest())
+        }
+        _ => Ok(image.name().map(|name| Entry::Name(name.into()))),
+    }
+}
+
+/// Returns the image with this digest, or the one that was chosen from the index with this digest.
+fn of_digest(index: &Index, digest: &Digest) -> Result<Entry> {
+    let text = digest.to_string();
+    let mut images = index.images().iter();
+    let found = images.clone().find(|image| image.digest() == text);
+    let found = found.or_else(|| images.find(|image| image.chosen_from().as_ref() == Some(digest)));
+    match found {
+        Some(image) => Ok(Entry::Image(image.digest().into())),
+        None => Err(NoSuchImage(digest.to_string())).hint(|| "img-ls for what is here".into()),
+    }
+}
+
 /// Returns whether two names are one, as they stand or as Docker reads them.
 fn same_name(a: &str, b: &str) -> bool {
     let full = |name: &str| name.parse::<Reference>().map(|name| name.full()).ok();
@@ -249,11 +386,17 @@ fn by_prefix(layout: &Layout, index: &Index, digits: &str) -> Result<Option<Desc
             found => found.map(Some),
         };
     }
+    begins_with(index, digits)?.map(Image::descriptor).transpose()
+}
+
+/// Returns an entry of the one image whose ID begins with `digits`, if there is one.
+fn begins_with<'a>(index: &'a Index, digits: &str) -> Result<Option<&'a Image>> {
+    let prefix = format!("sha256:{digits}");
     let begins = |image: &&Image| image.digest().starts_with(&prefix);
     let found: BTreeMap<&str, &Image> =
         index.images().iter().filter(begins).map(|image| (image.digest(), image)).collect();
     match found.len() {
-        0 | 1 => found.into_values().next().map(Image::descriptor).transpose(),
+        0 | 1 => Ok(found.into_values().next()),
         _ => {
             let ids: Vec<&str> = found.into_keys().collect();
             Err(anyhow!("{digits}: ambiguous")).hint(|| format!("it begins {}", ids.join(" and ")))

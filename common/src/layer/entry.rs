@@ -1,5 +1,8 @@
 //! The entries of a tar: headers joined with the extensions that precede them.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::Timespec;
 
@@ -98,11 +101,13 @@ pub(super) struct Entries<'a> {
     rest: u64,
     /// What fills its last block.
     padding: u64,
+    /// A block of zeros has ended the tar.
+    marked: bool,
 }
 
 impl<'a> Entries<'a> {
     pub(super) fn new(stream: Stream<'a>) -> Self {
-        Entries { stream, rest: 0, padding: 0 }
+        Entries { stream, rest: 0, padding: 0, marked: false }
     }
 
     /// Returns the next entry; nothing behind the last.
@@ -113,7 +118,11 @@ impl<'a> Entries<'a> {
             self.stream.skip(self.padding)?;
             (self.rest, self.padding) = (0, 0);
             let header = match self.stream.block()? {
-                Some(block) => Header::new(block)?,
+                Some(block) => {
+                    let header = Header::new(block)?;
+                    self.marked = header.is_none();
+                    header
+                }
                 None => None,
             };
             let Some(header) = header else {
@@ -160,6 +169,23 @@ impl<'a> Entries<'a> {
         let piece = self.stream.bytes(self.rest)?;
         self.rest -= piece.len() as u64;
         Ok(piece)
+    }
+
+    /// Puts some of the entry's data at `at` in `to`; returns how much, none at its end.
+    pub(super) fn transfer(&mut self, to: &File, at: u64) -> Result<u64> {
+        let moved = self.stream.transfer(to, at, self.rest)?;
+        self.rest -= moved;
+        if moved > 0 {
+            return Ok(moved);
+        }
+        let piece = self.data()?;
+        to.write_all_at(piece, at)?;
+        Ok(piece.len() as u64)
+    }
+
+    /// Returns whether the tar, now read, had a mark at its end.
+    pub(super) fn is_marked(&self) -> bool {
+        self.marked
     }
 
     /// Returns the stream, of which some is not yet read.

@@ -187,14 +187,24 @@ impl Extract {
 
     /// Returns the directory at `path`, made if it is not there.
     fn parent(&mut self, path: &[u8], entry: &Entry) -> Result<Rc<Dir>> {
-        let (owners, us, entries, limit) =
-            (self.owners, self.us, &self.entries, self.limits.entries);
+        let (owners, entries, limit) = (self.owners, &self.entries, self.limits.entries);
         let dress = |dir: &Dir| {
             entries.set(entries.get() + 1);
             ensure!(entries.get() <= limit, "more than the {limit} entries that a layer may have");
-            if owners == Owners::Set && us != (0, 0) {
+            // It may have its parent's group, and its lists.
+            if owners == Owners::Set {
                 fchown(&dir.fd, Some(Uid::ROOT), Some(Gid::ROOT))
                     .context("cannot set its owner")?;
+            }
+            if dir.default_acl.replace(false) {
+                for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+                    match fremovexattr(&dir.fd, name) {
+                        Ok(()) | Err(Errno::NODATA) => {}
+                        Err(err) => {
+                            return Err(err).context("cannot remove the list that it inherited");
+                        }
+                    }
+                }
             }
             // A layer of a pipeline should be the same each time: no time of ours.
             dir.set_times(entry.mtime);
@@ -265,7 +275,13 @@ impl Extract {
             if !ours(name) && !xattrs.iter().any(|(other, _)| other == name) {
                 match fremovexattr(&dir.fd, name) {
                     Ok(()) | Err(Errno::NODATA) => {}
-                    Err(err) => self.warn(&entry.name, refused("remove", name, err)),
+                    Err(err @ (Errno::NOTSUP | Errno::PERM | Errno::ACCESS)) => {
+                        self.warn(&entry.name, refused("remove", name, err));
+                    }
+                    Err(err) => {
+                        let what = format!("cannot remove its attribute {}", lossy(name));
+                        return Err(err).context(what);
+                    }
                 }
             }
         }

@@ -1,12 +1,14 @@
 //! The members of a tar that is no layer, an archive of images, read as strictly as a layer is.
 
+use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Result, ensure};
 
 use super::entry::{Entries, Kind};
 use super::header::lossy;
-use super::stream::{Reader, Stream};
+use super::source::Tar;
+use super::stream::{Reader, Source, Stream};
 
 /// What a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +43,27 @@ impl Member<'_, '_> {
     pub fn data(&mut self) -> Result<&[u8]> {
         self.entries.data()
     }
+
+    /// Puts some of its data at `at` in `to`, without a copy here if that can be; returns how much, none at the end.
+    pub fn transfer(&mut self, to: &File, at: u64) -> Result<u64> {
+        self.entries.transfer(to, at)
+    }
 }
 
 /// Calls `visit` for each member of a tar. What it leaves of the data is passed over.
-pub fn members(tar: impl Read, mut visit: impl FnMut(Member) -> Result<()>) -> Result<()> {
-    let mut source = Reader(tar);
-    let mut entries = Entries::new(Stream::unhashed(&mut source));
+///
+/// Returns whether there was a mark at the end of the tar. Without one it may have been cut off between two members.
+pub fn members(tar: impl Read, visit: impl FnMut(Member) -> Result<()>) -> Result<bool> {
+    walk(&mut Reader(tar), visit)
+}
+
+/// Does as [`members`], and lets the kernel copy.
+pub fn members_of(mut tar: Tar, visit: impl FnMut(Member) -> Result<()>) -> Result<bool> {
+    walk(&mut tar, visit)
+}
+
+fn walk(source: &mut dyn Source, mut visit: impl FnMut(Member) -> Result<()>) -> Result<bool> {
+    let mut entries = Entries::new(Stream::unhashed(source));
     while let Some(entry) = entries.next()? {
         ensure!(entry.sparse.is_none(), "{:?}: a sparse file", lossy(&entry.name));
         let kind = match entry.kind {
@@ -59,5 +76,5 @@ pub fn members(tar: impl Read, mut visit: impl FnMut(Member) -> Result<()>) -> R
         let (name, link, size) = (entry.name, entry.link, entry.size);
         visit(Member { kind, name, link, size, entries: &mut entries })?;
     }
-    Ok(())
+    Ok(entries.is_marked())
 }

@@ -18,6 +18,7 @@ mod extract;
 mod header;
 mod inflate;
 mod members;
+mod source;
 mod stream;
 mod whiteout;
 
@@ -37,7 +38,8 @@ use self::whiteout::Made;
 use crate::digest::Digest;
 use crate::image;
 
-pub use self::members::{Member, Type, members};
+pub use self::members::{Member, Type, members, members_of};
+pub use self::source::{Tar, unable};
 
 /// How layers are applied.
 #[derive(Clone, Copy, Debug, Default)]

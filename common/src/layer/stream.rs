@@ -8,6 +8,7 @@
 //! The buffers are few and go round, so memory does not grow with the layer,
 //! and a large file is written straight from them.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope};
@@ -50,6 +51,16 @@ impl Buffer {
 pub(super) trait Source {
     /// Takes a used buffer, or one without room in its place, and gives the next one.
     fn next(&mut self, used: Buffer) -> Result<Buffer>;
+
+    /// Has the kernel put up to `count` of the next bytes at `at` in `to`, whole blocks; returns how many, none if it cannot.
+    fn transfer(&mut self, _to: &File, _at: u64, _count: u64) -> Result<u64> {
+        Ok(0)
+    }
+
+    /// Passes over up to `count` of the next bytes, whole blocks; returns how many, none if they must be read.
+    fn pass(&mut self, _count: u64) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 impl<S: Source> Source for Inflater<S> {
@@ -169,7 +180,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Reads a tar whose digest does not matter.
-    pub(super) fn unhashed<R: Read>(source: &'a mut Reader<R>) -> Self {
+    pub(super) fn unhashed(source: &'a mut dyn Source) -> Self {
         Stream::of(source, None)
     }
 
@@ -216,9 +227,27 @@ impl<'a> Stream<'a> {
     /// Passes over `count` bytes, which must be there.
     pub(super) fn skip(&mut self, mut count: u64) -> Result<()> {
         while count > 0 {
-            count -= self.bytes(count)?.len() as u64;
+            if self.is_drained() {
+                count -= self.source.pass(count - count % BLOCK as u64)?;
+            }
+            if count > 0 {
+                count -= self.bytes(count)?.len() as u64;
+            }
         }
         Ok(())
+    }
+
+    /// Has the kernel put up to `count` of the next bytes at `at` in `to`; returns how many, none if it cannot.
+    pub(super) fn transfer(&mut self, to: &File, at: u64, count: u64) -> Result<u64> {
+        match (self.is_drained(), count - count % BLOCK as u64) {
+            (false, _) | (_, 0) => Ok(0),
+            (true, whole) => self.source.transfer(to, at, whole),
+        }
+    }
+
+    /// Returns whether what comes next is with the source, and nobody need see it.
+    fn is_drained(&self) -> bool {
+        self.pos == self.buffer.len && !self.ended && self.hasher.is_none()
     }
 
     /// Reads what is left, and returns the digest and number of all bytes.

@@ -848,6 +848,7 @@ fn capabilities_and_special_bits_survive() {
         .pax(&[("uid", "4294967294"), ("gid", "7")])
         .head("d", Head { kind: b'5', mode: 0o3770, ..Head::default() })
         .file("d/inherits", "")
+        .file("d/unsaid/f", "")
         .dir("d/not")
         .symlink("d/nor", "x")
         .head("null", Head { kind: b'3', mode: 0o666, device: (1, 3), ..Head::default() });
@@ -860,6 +861,7 @@ fn capabilities_and_special_bits_survive() {
     assert_eq!(stat("f"), (12, 34, 0o4755));
     assert_eq!(stat("d"), (u32::MAX - 1, 7, 0o3770));
     assert_eq!(stat("d/inherits"), (0, 0, 0o750));
+    assert_eq!(stat("d/unsaid"), (0, 0, 0o755));
     assert_eq!(stat("d/not"), (0, 0, 0o750));
     assert_eq!(stat("d/nor"), (0, 0, 0o777));
     assert_eq!(stat("null"), (0, 0, 0o666));
@@ -880,18 +882,25 @@ fn an_access_control_list_is_not_inherited() {
     let record = [(record.len() + 2).to_string().as_bytes(), &record[..]].concat();
     let t = Scratch::new();
     let lower = tar().extension(b'x', &record).dir("d").end();
-    let upper = tar().file("d/f", "").dir("d/s").special("d/p", b'6', "").symlink("d/l", "f").end();
+    let upper = tar()
+        .file("d/f", "")
+        .file("d/unsaid/f", "")
+        .dir("d/s")
+        .special("d/p", b'6', "")
+        .symlink("d/l", "f")
+        .end();
     let warnings = t.apply(&[lower, upper]).unwrap().swap_remove(0).warnings;
     if !warnings.is_empty() {
         eprintln!("skipped: no access control lists on this filesystem");
         return;
     }
     assert_eq!(xattr(&t.path("d"), "system.posix_acl_default"), Some(list));
-    for path in ["d/f", "d/s", "d/p"] {
+    for path in ["d/f", "d/s", "d/p", "d/unsaid", "d/unsaid/f"] {
+        let mode = if path == "d/unsaid" { 0o755 } else { 0o750 };
         for name in ["system.posix_acl_access", "system.posix_acl_default"] {
             assert_eq!(xattr(&t.path(path), name), None, "{path} {name}");
         }
-        assert_eq!(fs::metadata(t.path(path)).unwrap().mode() & 0o7777, 0o750, "{path}");
+        assert_eq!(fs::metadata(t.path(path)).unwrap().mode() & 0o7777, mode, "{path}");
     }
 }
 

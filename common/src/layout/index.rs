@@ -80,6 +80,13 @@ impl Index {
         &self.images
     }
 
+    /// Returns an annotation of the index itself, not of an image.
+    pub fn annotation(&self, key: &str) -> Option<String> {
+        let annotations = self.fields.get("annotations")?.get();
+        let mut annotations: BTreeMap<String, String> = serde_json::from_str(annotations).ok()?;
+        annotations.remove(key)
+    }
+
     /// Returns the names that there are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.images.iter().filter_map(Image::name)
@@ -210,6 +217,15 @@ impl Image {
     /// Returns the digest, as it is written: not checked yet.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// Returns the index that the image was chosen from, if that is known.
+    pub fn chosen_from(&self) -> Option<Digest> {
+        // Most entries do not have it, and there may be many.
+        if !self.raw.get().contains(CHOSEN_FROM) {
+            return None;
+        }
+        self.descriptor().ok()?.annotations().as_ref()?.get(CHOSEN_FROM)?.parse().ok()
     }
 
     /// Returns the whole descriptor, checked.

@@ -18,6 +18,7 @@ mod index;
 mod remove;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ use crate::reference::Reference;
 
 pub use index::{Image, Index};
 pub use remove::{Removing, Unneeded};
-pub use write::{BlobWriter, NewBlob, SealedBlob, Writing, chosen_from};
+pub use write::{BlobWriter, NewBlob, SealedBlob, Unfinished, Writing, chosen_from};
 
 /// The annotation on a manifest's descriptor that says which index it was chosen from.
 ///
@@ -91,6 +92,26 @@ impl std::fmt::Display for Absent {
 }
 
 impl std::error::Error for Absent {}
+
+impl Resolved {
+    /// Returns how many bytes the image takes: its manifest, its config and its layers, as they are packed.
+    pub fn size(&self) -> u64 {
+        let layers = self.manifest.layers().iter();
+        // A layer that is there twice is one blob. What descriptors say may be any number.
+        let blobs: BTreeMap<_, _> = layers
+            .chain([self.manifest.config(), &self.desc])
+            .map(|desc| (desc.digest().to_string(), desc.size()))
+            .collect();
+        blobs.into_values().fold(0, u64::saturating_add)
+    }
+
+    /// Returns the platform that the config says the image is for.
+    pub fn platform(&self) -> Platform {
+        let (os, architecture) = (self.config.os(), self.config.architecture());
+        let variant = self.config.variant().as_deref();
+        Platform::new(&os.to_string(), &architecture.to_string(), variant)
+    }
+}
 
 impl Layout {
     /// Opens the layout in `dir`. Nothing is written, nor locked.
@@ -211,18 +232,28 @@ impl Layout {
     /// An image that is for another platform, not chosen from an index, is returned as it is:
     /// what cannot run says so when it is run.
     pub fn resolve(&self, desc: &Descriptor, platform: &Platform) -> Result<Resolved> {
+        let (desc, manifest, index) = self.manifest(desc, platform)?;
+        let config = self.read(manifest.config())?;
+        let subject = || format!("blob {}", manifest.config().digest());
+        let config = image::parse_config(&config).with_context(subject)?;
+        Ok(Resolved { desc, manifest, config, index })
+    }
+
+    /// Returns the manifest of [`Layout::resolve`], with its descriptor and the index that it was chosen from.
+    ///
+    /// Its config is not looked at: what is no image has a manifest all the same.
+    pub fn manifest(
+        &self,
+        desc: &Descriptor,
+        platform: &Platform,
+    ) -> Result<(Descriptor, ImageManifest, Option<Digest>)> {
         let mut desc = desc.clone();
         let mut chosen_from = None;
         for _ in 0..image::INDEX_DEPTH {
             let bytes = self.read(&desc)?;
             let subject = || format!("blob {}", desc.digest());
             match image::parse(&bytes, &image::media_type(&desc)).with_context(subject)? {
-                Document::Manifest(manifest) => {
-                    let config = self.read(manifest.config())?;
-                    let subject = || format!("blob {}", manifest.config().digest());
-                    let config = image::parse_config(&config).with_context(subject)?;
-                    return Ok(Resolved { desc, manifest: *manifest, config, index: chosen_from });
-                }
+                Document::Manifest(manifest) => return Ok((desc, *manifest, chosen_from)),
                 Document::Index(index) => {
                     chosen_from.get_or_insert(image::digest(&desc)?);
                     desc = match image::select(&index, platform) {

@@ -23,13 +23,14 @@ use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::Value;
 
 use super::write::{PARTIAL, lock_dir, replace};
 use super::{CHOSEN_FROM, Image, Index, Layout, Missing, blob_path};
 use crate::digest::Digest;
 use crate::error::{self, At, Hint};
-use crate::image::{self, DOCUMENT_LIMIT, Kind};
+use crate::image::{self, DOCUMENT_LIMIT, Document, Kind};
 
 /// How long a lock is tried again before that.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -217,6 +218,11 @@ impl Layout {
         Ok(blobs)
     }
 
+    /// Returns when a blob came.
+    pub fn arrived(&self, digest: &Digest) -> Option<SystemTime> {
+        fs::metadata(self.dir.join(blob_path(digest))).ok()?.modified().ok()
+    }
+
     /// Returns the bytes that the removal of a blob's file frees; of a symlink that is its own few.
     fn file_size(&self, digest: &Digest) -> Option<u64> {
         let metadata = fs::symlink_metadata(self.dir.join(blob_path(digest))).ok()?;
@@ -230,6 +236,26 @@ impl Layout {
         reach.collected = Some(Vec::new());
         reach.image(image)?;
         Ok(reach.collected.unwrap_or_default())
+    }
+
+    /// Returns the manifests that `desc` leads to, as far as they are here: its own, or those of an index.
+    pub fn manifests(&self, desc: &Descriptor) -> Result<Vec<ImageManifest>> {
+        let (mut found, mut seen, mut todo) = (Vec::new(), HashSet::new(), vec![desc.clone()]);
+        while let Some(desc) = todo.pop() {
+            let media_type = image::media_type(&desc);
+            if Kind::of(&media_type).is_none() || !seen.insert(image::digest(&desc)?) {
+                continue;
+            }
+            let bytes = match self.read(&desc) {
+                Err(err) if error::find::<Missing>(&err).is_some() => continue,
+                bytes => bytes?,
+            };
+            match image::parse(&bytes, &media_type)? {
+                Document::Manifest(manifest) => found.push(*manifest),
+                Document::Index(index) => todo.extend(index.manifests().iter().cloned()),
+            }
+        }
+        Ok(found)
     }
 
     /// Returns when a blob is removed, among others: indexes, manifests, all else.

@@ -9,10 +9,13 @@
 //! The bytes of a blob are on the disk before it gets its name; the names of all
 //! blobs are on the disk before the index names any.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::Descriptor;
@@ -47,6 +50,7 @@ pub(super) fn create(dir: PathBuf) -> Result<Layout> {
 /// The right to add blobs, and names for them: while it is held, nothing is pruned.
 pub struct Writing<'a> {
     layout: &'a Layout,
+    unfinished: Unfinished,
     /// Locked, shared, until it is dropped.
     _lock: File,
 }
@@ -57,12 +61,30 @@ impl<'a> Writing<'a> {
         let lock = File::open(&path).at(&path)?;
         lock.lock_shared().at(&path)?;
         collect(&layout.dir.join(PARTIAL))?;
-        Ok(Writing { layout, _lock: lock })
+        Ok(Writing { layout, unfinished: Unfinished::default(), _lock: lock })
+    }
+
+    /// Returns the blobs that are on their way in, for whoever ends on a signal and leaves nothing to go on with.
+    pub fn unfinished(&self) -> Unfinished {
+        self.unfinished.clone()
     }
 
     /// Returns the layout that is written to.
     pub fn layout(&self) -> &'a Layout {
         self.layout
+    }
+
+    /// Gives up, and removes the blobs that were added, unless somebody has come to need them.
+    pub fn abandon(self) -> Result<()> {
+        let (layout, added) = (self.layout, std::mem::take(&mut self.unfinished.book().added));
+        drop(self);
+        if added.is_empty() {
+            return Ok(());
+        }
+        // Others who add blobs may count on these: then they stay, for img-prune.
+        let removing = layout.removing(Duration::ZERO)?;
+        let index = layout.index()?;
+        removing.remove(removing.unneeded_of(&index, added, |_, _| None)?).map(drop)
     }
 
     /// Adds a blob that is in memory: a manifest, an index or a config.
@@ -84,7 +106,7 @@ impl<'a> Writing<'a> {
         // There is nothing to go on with in so few bytes, so they go with their writer.
         let mut blob = self.new_blob()?;
         blob.write_all(bytes).with_context(|| format!("blob {digest}"))?;
-        publish(self.layout, blob.file.as_file(), blob.file.path(), digest)
+        publish(self.layout, blob.file.as_file(), &blob.listed, digest)
     }
 
     /// Begins, or goes on with, a blob; returns nothing if it is here already.
@@ -110,7 +132,8 @@ impl<'a> Writing<'a> {
             file.lock().at(&path)?;
             // While we waited, the file may have become the blob.
             if still(&file, &path)? && !self.layout.has(digest, size) {
-                return BlobWriter::new(self.layout, file, path, *digest, size).map(Some);
+                let listed = self.unfinished.list(&path);
+                return BlobWriter::new(self.layout, file, path, *digest, size, listed).map(Some);
             }
         }
     }
@@ -131,12 +154,9 @@ impl<'a> Writing<'a> {
             file.as_file().lock().at(file.path())?;
             // Between its creation and its lock it may have looked like a dead writer's.
             if still(file.as_file(), file.path())? {
-                return Ok(NewBlob {
-                    layout: self.layout,
-                    file,
-                    hasher: Hasher::sha256(),
-                    size: 0,
-                });
+                let listed = self.unfinished.list(file.path());
+                let hasher = Hasher::sha256();
+                return Ok(NewBlob { layout: self.layout, file, hasher, size: 0, listed });
             }
         }
     }
@@ -203,6 +223,52 @@ impl Drop for Writing<'_> {
     }
 }
 
+/// The files of blobs that are on their way in.
+#[derive(Clone, Default)]
+pub struct Unfinished(Arc<Mutex<Book>>);
+
+/// What one writer is about.
+#[derive(Default)]
+struct Book {
+    unfinished: BTreeSet<PathBuf>,
+    added: Vec<Digest>,
+}
+
+impl Unfinished {
+    /// Removes them. No other is listed from now on: it is the last thing that a process does.
+    pub fn remove(&self) {
+        let book = self.book();
+        for path in &book.unfinished {
+            let _ = fs::remove_file(path);
+        }
+        if let Some(dir) = book.unfinished.first().and_then(|path| path.parent()) {
+            let _ = fs::remove_dir(dir); // if it is empty now
+        }
+        std::mem::forget(book);
+    }
+
+    fn list(&self, path: &Path) -> Listed {
+        self.book().unfinished.insert(path.into());
+        Listed { path: path.into(), list: self.clone() }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file among the unfinished, until this is dropped.
+struct Listed {
+    path: PathBuf,
+    list: Unfinished,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.list.book().unfinished.remove(&self.path);
+    }
+}
+
 /// Returns `target` with a note of the index that it was chosen from.
 pub fn chosen_from(mut target: Descriptor, index: &Digest) -> Descriptor {
     let mut annotations = target.annotations().clone().unwrap_or_default();
@@ -220,6 +286,7 @@ pub struct BlobWriter<'a> {
     size: u64,
     hasher: Hasher,
     offset: u64,
+    listed: Listed,
 }
 
 impl<'a> BlobWriter<'a> {
@@ -230,6 +297,7 @@ impl<'a> BlobWriter<'a> {
         path: PathBuf,
         digest: Digest,
         size: u64,
+        listed: Listed,
     ) -> Result<BlobWriter<'a>> {
         let mut hasher = digest.hasher();
         let mut offset = 0;
@@ -245,7 +313,7 @@ impl<'a> BlobWriter<'a> {
                 }
             }
         }
-        let mut blob = BlobWriter { layout, file, path, digest, size, hasher, offset };
+        let mut blob = BlobWriter { layout, file, path, digest, size, hasher, offset, listed };
         if offset == 0 {
             blob.restart()?; // longer than the blob: nothing of it is trusted
         }
@@ -260,6 +328,16 @@ impl<'a> BlobWriter<'a> {
     /// Returns how many bytes the blob will have.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Opens the file for somebody who writes past this, from its start; [`BlobWriter::follow`] takes that in.
+    pub fn file(&self) -> Result<File> {
+        self.file.try_clone().at(&self.path)
+    }
+
+    /// Takes in what somebody else has written to the file, up to `end`.
+    pub fn follow(&mut self, end: u64, buffer: &mut [u8]) -> Result<()> {
+        follow(&self.file, &mut self.hasher, &mut self.offset, end, buffer).at(&self.path)
     }
 
     /// Forgets what is here already.
@@ -290,7 +368,7 @@ impl<'a> BlobWriter<'a> {
             );
             bail!("blob {digest}: corrupt: it hashes to {found}");
         }
-        publish(self.layout, &self.file, &self.path, &digest)
+        publish(self.layout, &self.file, &self.listed, &digest)
     }
 }
 
@@ -316,9 +394,21 @@ pub struct NewBlob<'a> {
     file: tempfile::NamedTempFile,
     hasher: Hasher,
     size: u64,
+    listed: Listed,
 }
 
 impl<'a> NewBlob<'a> {
+    /// Opens the file for somebody who writes past this, from its start; [`NewBlob::follow`] takes that in.
+    pub fn file(&self) -> Result<File> {
+        self.file.as_file().try_clone().at(self.file.path())
+    }
+
+    /// Takes in what somebody else has written to the file, up to `end`.
+    pub fn follow(&mut self, end: u64, buffer: &mut [u8]) -> Result<()> {
+        follow(self.file.as_file(), &mut self.hasher, &mut self.size, end, buffer)
+            .at(self.file.path())
+    }
+
     /// Gives the blob its name; returns its digest and size.
     pub fn finish(self) -> Result<(Digest, u64)> {
         self.seal().publish()
@@ -331,6 +421,7 @@ impl<'a> NewBlob<'a> {
             file: self.file,
             digest: self.hasher.finish(),
             size: self.size,
+            listed: self.listed,
         }
     }
 }
@@ -343,6 +434,7 @@ pub struct SealedBlob<'a> {
     pub digest: Digest,
     /// How many they are.
     pub size: u64,
+    listed: Listed,
 }
 
 impl SealedBlob<'_> {
@@ -370,7 +462,7 @@ impl SealedBlob<'_> {
     /// Gives the blob its name; returns its digest and size.
     pub fn publish(self) -> Result<(Digest, u64)> {
         if !self.layout.has(&self.digest, self.size) {
-            publish(self.layout, self.file.as_file(), self.file.path(), &self.digest)?;
+            publish(self.layout, self.file.as_file(), &self.listed, &self.digest)?;
         }
         Ok((self.digest, self.size))
     }
@@ -389,12 +481,35 @@ impl Write for NewBlob<'_> {
     }
 }
 
+/// Hashes a file from `at`, which moves on, up to `end`.
+fn follow(
+    file: &File,
+    hasher: &mut Hasher,
+    at: &mut u64,
+    end: u64,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    while *at < end {
+        let most = buffer.len().min(usize::try_from(end - *at).unwrap_or(usize::MAX));
+        match file.read_at(&mut buffer[..most], *at) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                *at += n as u64;
+            }
+            Err(err) if err.kind() == ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(())
+}
+
 /// Puts a whole and verified file under its digest.
 ///
 /// If that fails the file goes: after an error of fsync(2), what is read of it may not be what is on
 /// the disk, and the next fsync(2) would say that all is well.
-fn publish(layout: &Layout, file: &File, path: &Path, digest: &Digest) -> Result<()> {
-    let target = layout.dir.join(blob_path(digest));
+fn publish(layout: &Layout, file: &File, listed: &Listed, digest: &Digest) -> Result<()> {
+    let (path, target) = (&listed.path, layout.dir.join(blob_path(digest)));
     let publish = || {
         file.sync_all().at(path)?;
         match fs::rename(path, &target) {
@@ -406,7 +521,9 @@ fn publish(layout: &Layout, file: &File, path: &Path, digest: &Digest) -> Result
             renamed => renamed.at(&target),
         }
     };
-    publish().inspect_err(|_| drop(fs::remove_file(path)))
+    publish().inspect_err(|_| drop(fs::remove_file(path)))?;
+    listed.list.book().added.push(*digest);
+    Ok(())
 }
 
 /// Sees that the names of all blobs are on the disk.

@@ -130,6 +130,15 @@ pub fn remove_abandoned(dir: &Path) {
     drop(Cgroup { dir: dir.into(), unified: dir.join("cgroup.kill").exists() });
 }
 
+/// Removes the cgroup of the container `id`, if it is where ours would be.
+pub fn remove_unknown(id: &str) {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    if let Some(place) = Place::find(&text) {
+        let dir = place.dir.join(PARENT).join(id);
+        drop(Cgroup { dir, unified: place.unified });
+    }
+}
+
 /// Returns whether the host has but one hierarchy, of version 2, which a cgroup namespace can show.
 pub fn is_unified() -> bool {
     Path::new(MOUNT).join("cgroup.controllers").exists()

@@ -1,18 +1,16 @@
 //! Text to nodes.
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use std::str::CharIndices;
 
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Number;
+
+use super::functions::FUNCTIONS;
+use super::value::Value;
 use super::{Expr, Node, Pipeline};
 
 /// How deep blocks and parentheses may nest, so that no template overflows the stack.
 const DEPTH: usize = 64;
-
-/// The names that begin a command.
-const FUNCTIONS: &[&str] = &[
-    "and", "eq", "ge", "gt", "index", "join", "json", "le", "len", "lower", "lt", "ne", "not",
-    "or", "pad", "print", "printf", "println", "slice", "split", "title", "truncate", "upper",
-];
 
 /// A piece of an action.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,22 +100,25 @@ fn lex(action: &str) -> Result<(Option<Vec<Token>>, &str, bool)> {
         let Some(first) = rest.chars().next() else { bail!("{{{{ without }}}}") };
         let token;
         (token, rest) = match first {
-            '"' => string(rest)?,
+            '"' => {
+                let (text, after) = quoted(rest, '"')?;
+                (Token::Literal(text.into()), after)
+            }
             '`' => {
                 let (raw, after) = rest[1..].split_once('`').context("` without its end")?;
                 (Token::Literal(raw.into()), after)
             }
             '\'' => {
-                let (quoted, after) = rest[1..].split_once('\'').context("' without its end")?;
+                let (quoted, after) = quoted(rest, '\'')?;
                 let mut chars = quoted.chars();
                 match (chars.next(), chars.next()) {
-                    (Some(c), None) => (Token::Literal((c as u32).into()), after),
+                    (Some(c), None) => (Token::Literal((c as usize).into()), after),
                     _ => bail!("'{quoted}': not one character; a string has double quotes"),
                 }
             }
             '(' => (Token::Open, &rest[1..]),
             ')' => {
-                let (fields, after) = fields(&rest[1..]);
+                let (fields, after) = fields(&rest[1..])?;
                 (Token::Close(fields), after)
             }
             '|' => (Token::Pipe, &rest[1..]),
@@ -126,12 +127,15 @@ fn lex(action: &str) -> Result<(Option<Vec<Token>>, &str, bool)> {
             '=' => (Token::Assign, &rest[1..]),
             '$' => {
                 let (name, after) = word(&rest[1..]);
-                let (fields, after) = fields(after);
+                let (fields, after) = fields(after)?;
                 (Token::Variable(name.into(), fields), after)
             }
-            '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => match fields(rest) {
-                (none, after) if none.is_empty() => (Token::Field(none), &after[1..]),
-                (fields, after) => (Token::Field(fields), after),
+            '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => match word(&rest[1..]) {
+                ("", after) => (Token::Field(Vec::new()), after),
+                _ => {
+                    let (fields, after) = fields(rest)?;
+                    (Token::Field(fields), after)
+                }
             },
             c if c.is_ascii_digit() || matches!(c, '-' | '+' | '.') => number(rest)?,
             c if c.is_alphabetic() || c == '_' => {
@@ -139,7 +143,7 @@ fn lex(action: &str) -> Result<(Option<Vec<Token>>, &str, bool)> {
                 let token = match name {
                     "true" => Token::Literal(true.into()),
                     "false" => Token::Literal(false.into()),
-                    "nil" => Token::Literal(Value::Null),
+                    "nil" => Token::Literal(Value::Nil),
                     name => Token::Word(name.into()),
                 };
                 (token, after)
@@ -151,17 +155,15 @@ fn lex(action: &str) -> Result<(Option<Vec<Token>>, &str, bool)> {
 }
 
 /// Reads `.A.B`.
-fn fields(mut text: &str) -> (Vec<String>, &str) {
+fn fields(mut text: &str) -> Result<(Vec<String>, &str)> {
     let mut fields = Vec::new();
     while let Some(rest) = text.strip_prefix('.') {
         let (name, after) = word(rest);
-        if name.is_empty() {
-            break;
-        }
+        ensure!(!name.is_empty(), "a dot without a field's name");
         fields.push(name.into());
         text = after;
     }
-    (fields, text)
+    Ok((fields, text))
 }
 
 fn word(text: &str) -> (&str, &str) {
@@ -169,56 +171,80 @@ fn word(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
+/// Reads a number as Go writes it: `42`, `-1_000`, `0x2a`, `0b1`, `0o7`, `07`, `.5`, `1e3`.
 fn number(text: &str) -> Result<(Token, &str)> {
     let end =
         text.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '+' | '_'));
     let (digits, after) = text.split_at(end.unwrap_or(text.len()));
-    let plain = digits.replace('_', "");
-    let value = match plain.strip_prefix("0x") {
-        Some(hex) => i64::from_str_radix(hex, 16).map(Value::from).ok(),
-        None => plain
-            .parse::<i64>()
-            .map(Value::from)
-            .ok()
-            .or_else(|| plain.parse::<f64>().map(Value::from).ok()),
+    let plain = digits.replace('_', "").to_ascii_lowercase();
+    let (sign, magnitude) = match plain.strip_prefix('-') {
+        Some(magnitude) => ("-", magnitude),
+        None => ("", plain.strip_prefix('+').unwrap_or(&plain)),
     };
-    Ok((Token::Literal(value.with_context(|| format!("{digits}: not a number"))?), after))
+    let whole = |digits: &str, radix| match digits.starts_with(|c: char| c.is_ascii_alphanumeric())
+    {
+        true => i64::from_str_radix(&format!("{sign}{digits}"), radix).ok(),
+        false => None, // a second sign
+    };
+    let is_number = magnitude.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    let value = match magnitude.get(..2) {
+        Some("0x") => whole(&magnitude[2..], 16).map(Number::from),
+        Some("0b") => whole(&magnitude[2..], 2).map(Number::from),
+        Some("0o") => whole(&magnitude[2..], 8).map(Number::from),
+        _ if magnitude.bytes().all(|b| b.is_ascii_digit()) => {
+            let octal = magnitude.len() > 1 && magnitude.starts_with('0');
+            whole(magnitude, if octal { 8 } else { 10 }).map(Number::from)
+        }
+        _ if is_number => plain.parse().ok().and_then(Number::from_f64),
+        _ => None,
+    };
+    let value = value.with_context(|| format!("{digits}: not a number"))?;
+    Ok((Token::Literal(Value::Number(value)), after))
 }
 
-/// Reads a string with Go's escapes.
-fn string(text: &str) -> Result<(Token, &str)> {
+/// Reads what stands between two marks, with Go's escapes.
+fn quoted(text: &str, mark: char) -> Result<(String, &str)> {
     let mut out = String::new();
-    let mut chars = text.char_indices().skip(1);
+    let mut chars = text.char_indices();
+    chars.next();
     while let Some((at, c)) = chars.next() {
         match c {
-            '"' => return Ok((Token::Literal(out.into()), &text[at + 1..])),
+            c if c == mark => return Ok((out, &text[at + 1..])),
             '\n' => break,
-            '\\' => {
-                let (_, escape) = chars.next().context("\" without its end")?;
-                let mut code = |digits: usize| {
-                    let hex: String = chars.by_ref().take(digits).map(|(_, c)| c).collect();
-                    let code = u32::from_str_radix(&hex, 16).ok().and_then(char::from_u32);
-                    code.with_context(|| format!("\\{escape}{hex}: not a character"))
-                };
-                out.push(match escape {
-                    'n' => '\n',
-                    't' => '\t',
-                    'r' => '\r',
-                    'a' => '\x07',
-                    'b' => '\x08',
-                    'f' => '\x0c',
-                    'v' => '\x0b',
-                    '\\' | '"' | '\'' => escape,
-                    'x' => code(2)?,
-                    'u' => code(4)?,
-                    'U' => code(8)?,
-                    _ => bail!("\\{escape}: unknown escape"),
-                });
-            }
+            '\\' => out.push(escape(&mut chars, mark)?),
             c => out.push(c),
         }
     }
-    bail!("\" without its end")
+    bail!("{mark} without its end")
+}
+
+/// Reads an escape, after its backslash.
+fn escape(chars: &mut CharIndices, mark: char) -> Result<char> {
+    let (_, escape) = chars.next().with_context(|| format!("{mark} without its end"))?;
+    let mut code = |radix, first: Option<char>, digits: usize| {
+        let digits: String =
+            first.into_iter().chain(chars.by_ref().take(digits).map(|(_, c)| c)).collect();
+        let plain = !digits.starts_with('+');
+        let code = u32::from_str_radix(&digits, radix).ok().filter(|_| plain);
+        let code = code.and_then(char::from_u32);
+        code.with_context(|| format!("\\{escape}: not followed by the number of a character"))
+    };
+    Ok(match escape {
+        'n' => '\n',
+        't' => '\t',
+        'r' => '\r',
+        'a' => '\x07',
+        'b' => '\x08',
+        'f' => '\x0c',
+        'v' => '\x0b',
+        '\\' => '\\',
+        c if c == mark => c,
+        'x' => code(16, None, 2)?,
+        'u' => code(16, None, 4)?,
+        'U' => code(16, None, 8)?,
+        '0'..='7' => code(8, Some(escape), 2)?,
+        _ => bail!("\\{escape}: unknown escape"),
+    })
 }
 
 /// `else` or `end`, which closes a block.
@@ -278,11 +304,12 @@ impl Parser {
         let end = end.with_context(|| format!("{{{{{keyword}}}}} without {{{{end}}}}"))?;
         let otherwise = match (end.keyword, end.rest.first()) {
             ("end", _) => Vec::new(),
-            (_, Some(Token::Word(word))) if word == "if" || word == "with" => {
+            (_, Some(Token::Word(word))) if word == keyword && keyword != "range" => {
                 // {{else if x}} needs no {{end}} of its own.
                 vec![self.branch(&word.clone(), end.rest[1..].to_vec(), depth + 1, in_range)?]
             }
-            _ => match self.block(depth, in_range)? {
+            (_, Some(_)) => bail!("{{{{else}}}} of {{{{{keyword}}}}} takes nothing else"),
+            (_, None) => match self.block(depth, in_range)? {
                 (nodes, Some(End { keyword: "end", .. })) => nodes,
                 (_, Some(_)) => bail!("{{{{else}}}} twice"),
                 (_, None) => bail!("{{{{{keyword}}}}} without {{{{end}}}}"),
@@ -336,6 +363,7 @@ fn commands(mut tokens: &[Token], depth: usize) -> Result<(Pipeline, &[Token])> 
             [token, rest @ ..] if !matches!(token, Token::Close(_)) => (token, rest),
             _ => {
                 ensure!(!command.is_empty(), "an action or a command is empty");
+                ensure!(!matches!(command[0], Expr::Literal(Value::Nil)), "nil is not a command");
                 pipeline.commands.push(command);
                 return Ok((pipeline, tokens));
             }

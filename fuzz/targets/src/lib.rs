@@ -27,9 +27,6 @@ mod change;
 #[path = "../../../tools/ctr-spawn/src/env.rs"]
 mod env;
 #[allow(dead_code)]
-#[path = "../../../tools/img-ls/src/human.rs"]
-mod human;
-#[allow(dead_code)]
 #[path = "../../../tools/ctr-spawn/src/mount.rs"]
 mod mount;
 #[allow(dead_code)]

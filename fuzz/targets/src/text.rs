@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use clap::Parser;
 use common::cli::Operand;
 use common::digest::Digest;
+use common::human;
 use common::passwd;
 use common::platform::Platform;
 use common::reference::Reference;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::change::Change;
 use crate::options::Options;
-use crate::{challenge, env, human, mount};
+use crate::{challenge, env, mount};
 
 /// The first byte selects the grammar, the rest is the text.
 pub fn text(data: &[u8]) {

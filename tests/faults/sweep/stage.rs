@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sandbox::disk::Disk;
@@ -17,10 +17,14 @@ use crate::faults::layout;
 const SAMPLE: usize = 60;
 /// How many complaints are shown.
 const SHOWN: usize = 30;
-/// After how many seconds a tool hangs. One that could not wake its own threads, say, may.
-const HANGS: u32 = 15;
+/// After how many seconds a tool may hang. One that could not wake its own threads, say, does.
+const SLOW: u32 = 10;
+/// After how many it does, whatever else the machine is doing.
+const HANGS: u32 = 120;
+/// The status of one that does: timeout(1).
+const HUNG: i32 = 124;
 /// How long a killed container's processes may take to end.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is attacked, and what it promises.
 pub struct Subject<'a> {
@@ -122,14 +126,9 @@ impl Stage {
     /// Tries the tool at its points.
     pub fn sweep(&self, subject: &Subject) {
         let Subject { tool, args, .. } = subject;
-        let detach = if subject.executes { "-b execve" } else { "" };
-        let strace = format!("timeout {HANGS} strace -f {detach} -qq -y -o ../trace");
         let command = format!("{tool} {args}");
-
-        self.reset();
-        let calls = points::calls();
-        let traced = self.sh(&format!("{strace} -e trace={calls} {command}"));
-        let stdout = traced.exits(0).stdout;
+        let all = self.traced(subject, HANGS, &format!("-e trace={}", points::calls()));
+        let stdout = all.exits(0).stdout;
         let expected = Expected {
             stdout,
             names: layout::names(&self.store().join("images")).unwrap(),
@@ -137,26 +136,25 @@ impl Stage {
             mounts: self.mounts(),
         };
         let trace = self.trace();
-        let all = std::env::var_os("TARE_FAULTS").is_some_and(|value| value == "all");
-        let points = points::points(&points::count(&trace), (!all).then_some(SAMPLE));
+        let sample = match std::env::var("TARE_FAULTS").as_deref() {
+            Ok("all") => None,
+            Ok(number) => Some(number.parse().expect("TARE_FAULTS is a number, or all")),
+            Err(_) => Some(SAMPLE),
+        };
+        let points = points::points(&points::count(&trace), sample);
 
         let start = Instant::now();
         let mut complaints = Vec::new();
         let (mut met, mut succeeded) = (0, 0);
         for point in &points {
-            self.reset();
-            let call = &point.call;
-            let run = self.sh(&format!("{strace} -e trace={call} -e inject={point} {command}"));
-            let Some(hit) = Hit::of(&self.trace()) else {
-                // Threads do not always share the work in the same way.
-                continue;
-            };
+            let Some((run, hit)) = self.meet(subject, point) else { continue };
             met += 1;
             succeeded += usize::from(run.code == 0);
             let mut wrong = self.judge(subject, point, hit, &run, &expected);
             if run.code != 0 {
-                wrong.extend(self.judge_second(subject, point, &command, &expected));
+                wrong.extend(self.judge_second(subject, point, hit, &command, &expected));
             }
+            wrong.extend(judge_cgroup(&self.trace(), point, hit, subject));
             if !wrong.is_empty() {
                 let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
                 complaints.push(format!(
@@ -165,6 +163,11 @@ impl Stage {
                     wrong.join("\n    ")
                 ));
             }
+        }
+        if subject.executes {
+            // Where the last one could not remove what is above all cgroups, this one does.
+            self.reset();
+            self.sh(&command).exits(0);
         }
         let text = format!(
             "faults: {command}: {met} points of {} calls in {:.0} s: {} failed, {succeeded} succeeded all the same, {} wrong\n",
@@ -182,6 +185,32 @@ impl Stage {
         );
         let shown = complaints.len().min(SHOWN);
         assert!(complaints.is_empty(), "{text}{}", complaints[..shown].join("\n"));
+    }
+
+    /// Runs the tool under strace, from the state that it always starts from.
+    fn traced(&self, subject: &Subject, limit: u32, options: &str) -> Run {
+        self.reset();
+        let Subject { tool, args, executes, .. } = subject;
+        let detach = if *executes { "-b execve" } else { "" };
+        let strace = format!("timeout {limit} strace -f {detach} -qq -y -o ../trace");
+        self.sh(&format!("{strace} {options} {tool} {args}"))
+    }
+
+    /// Runs the tool so that it meets `point`. It may not: threads do not always share the work in the same way.
+    fn meet(&self, subject: &Subject, point: &Point) -> Option<(Run, Hit)> {
+        // Of a container's start mkdir(2) tells which cgroup is its own.
+        let options = format!("-e trace={},mkdir -e inject={point}", point.call);
+        for limit in [SLOW, HANGS, HANGS] {
+            let run = self.traced(subject, limit, &options);
+            match Hit::of(&self.trace()) {
+                Some(Hit::Apt) if run.code == HUNG && limit == SLOW => {
+                    judge_cgroup(&self.trace(), point, Hit::Apt, subject);
+                }
+                Some(hit) => return Some((run, hit)),
+                None => {}
+            }
+        }
+        None
     }
 
     /// Says what is wrong with a run that met `point`.
@@ -218,7 +247,7 @@ impl Stage {
         }
         if run.code != 0 && hit == Hit::Apt {
             wrong.extend(odd_end(subject, point, run));
-            if !hinders_removal(point, subject) {
+            if !hinders_removal(point, hit, subject) {
                 wrong.extend(self.temporaries(subject));
             }
         }
@@ -231,6 +260,7 @@ impl Stage {
         &self,
         subject: &Subject,
         point: &Point,
+        hit: Hit,
         command: &str,
         expected: &Expected,
     ) -> Vec<String> {
@@ -254,7 +284,7 @@ impl Stage {
         wrong.extend(self.judge_result(subject, &run, expected));
         let whole = Subject { keeps_partial: false, ..*subject };
         let mut left = self.temporaries(&whole);
-        if point.fault != Fault::Kill && hinders_removal(point, subject) {
+        if point.fault != Fault::Kill && hinders_removal(point, hit, subject) {
             // Where all layers are there, the next one that unpacks some collects.
             left.retain(|what| !what.contains("layers/."));
         }
@@ -354,23 +384,42 @@ enum Hit {
 impl Hit {
     /// Finds it in what strace wrote.
     fn of(trace: &str) -> Option<Hit> {
-        let hit = |line: &&str| line.contains("(INJECTED)") || line.contains("killed by SIGKILL");
-        let lines: Vec<&str> = trace.lines().filter(hit).collect();
-        let odd = |line: &&str| {
-            ["<anon_inode:", "<pipe:", "<socket:", "<TCP:", "<UNIX"]
-                .iter()
-                .any(|kind| line.contains(kind))
-        };
-        match lines.iter().any(odd) {
-            _ if lines.is_empty() => None,
-            true => Some(Hit::Odd),
-            false => Some(Hit::Apt),
+        let lines: Vec<&str> = trace.lines().collect();
+        let mut found = None;
+        for (n, line) in lines.iter().enumerate() {
+            if !line.contains("(INJECTED)") && !line.contains("killed by SIGKILL") {
+                continue;
+            }
+            // What another thread's call came between is in two lines; the first says what it is about.
+            let thread = |line: &str| line.split(' ').next().map(str::to_owned);
+            let begun = || lines[..n].iter().rfind(|other| thread(other) == thread(line));
+            let line = if line.contains("<... ") { begun().unwrap_or(line) } else { line };
+            // Of the commands of fcntl(2) those that only ask, and those of a flag, do not fail.
+            let odd =
+                ["<anon_inode:", "<pipe:", "<socket:", "<TCP:", "<UNIX", ", F_GETF", ", F_SETF"];
+            if odd.iter().any(|kind| line.contains(kind)) {
+                return Some(Hit::Odd);
+            }
+            found = Some(Hit::Apt);
         }
+        found
     }
 }
 
+/// Says what is wrong with the cgroup that a container had, of whose start this is the trace, and removes it.
+fn judge_cgroup(trace: &str, point: &Point, hit: Hit, subject: &Subject) -> Vec<String> {
+    let made = trace.lines().filter_map(|line| line.split_once("mkdir(\"/sys/fs/cgroup/"));
+    let dirs = made
+        .filter_map(|(_, rest)| Some(Path::new("/sys/fs/cgroup").join(rest.split_once('"')?.0)));
+    let left: Vec<PathBuf> = dirs.filter(|dir| !dir.ends_with("tare") && dir.exists()).collect();
+    let excused = point.fault != Fault::Kill && hinders_removal(point, hit, subject);
+    left.iter().for_each(|dir| drop(fs::remove_dir(dir)));
+    let left = left.iter().filter(|_| !excused);
+    left.map(|dir| format!("left behind: {}", dir.display())).collect()
+}
+
 /// Returns whether nothing can be removed any more, nor found that should be.
-fn hinders_removal(point: &Point, subject: &Subject) -> bool {
+fn hinders_removal(point: &Point, hit: Hit, subject: &Subject) -> bool {
     let needed = [
         "unlink",
         "unlinkat",
@@ -381,11 +430,11 @@ fn hinders_removal(point: &Point, subject: &Subject) -> bool {
         "statx",
         "newfstatat",
         "getdents64",
-        "close",
     ];
     // A container that cannot be removed is marked for the next one of us to remove.
     let for_good = subject.executes || matches!(point.fault, Fault::Always(_));
-    point.fault == Fault::Kill || for_good && needed.contains(&point.call.as_str())
+    let hindered = hit == Hit::Odd || needed.contains(&point.call.as_str());
+    point.fault == Fault::Kill || for_good && hindered
 }
 
 /// Says what is wrong with the status of a run that failed, and with what it said.

@@ -80,6 +80,7 @@ fn run_and_tell(options: &Options, tell: impl FnOnce(&str) -> Result<()>) -> Res
 fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made> {
     let store = options.root.open()?;
     let found = pull::find(operand, &store, options.pull)?;
+    found.mark_used(&store);
     let dead = container::end_orphans(&store.containers());
     let mapping = userns::ensure_root()?;
     let network = network(options);
@@ -102,6 +103,7 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
         }
         if let Root::Overlay(overlay) = &mut root {
             overlay.volatile = options.rm;
+            container.status.layers = snapshot.keys();
         }
         container.status.image = name;
         container.status.image_id = Some(image.desc.digest().to_string());

@@ -3,15 +3,16 @@
 //! SIZE is what the image takes in the store: its blobs, as they are packed.
 
 mod filter;
-mod human;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 use common::cli::list::{List, Row};
 use common::cli::{self, Root};
+use common::digest::Digest;
+use common::human;
 use common::layout::Layout;
 use common::platform::Platform;
 use common::reference::Reference;
@@ -34,6 +35,10 @@ struct Args {
     /// Print a pinned name or an ID a line, for programs
     #[arg(short, long)]
     quiet: bool,
+
+    /// List the blobs that the images are made of, a digest a line, instead
+    #[arg(long, conflicts_with_all = ["quiet", "no_trunc", "digests", "format"])]
+    blobs: bool,
 
     /// Print IDs whole
     #[arg(long)]
@@ -75,12 +80,15 @@ fn run(args: Args) -> Result<()> {
     let filters = Filters::new(&args.filters, &store)?;
     let mut images = images(&store.images)?;
     images.retain(|image| {
-        (image.name.is_some() || args.all || filters.wants_unnamed())
+        (image.name.is_some() || args.all || args.blobs || filters.wants_unnamed())
             && filters.accept(image)
             && args.pattern.as_deref().is_none_or(|pattern| {
                 image.name.as_ref().is_some_and(|name| filter::matches(pattern, name))
             })
     });
+    if args.blobs {
+        return blobs(&store.images, &images);
+    }
     // The newest first, as Docker lists them.
     images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.name.cmp(&b.name)));
     if args.quiet {
@@ -102,10 +110,23 @@ fn run(args: Args) -> Result<()> {
                 .into(),
             false => "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}".into(),
         },
-        config_key: "imagesFormat",
+        config_key: Some("imagesFormat"),
     };
     let rows: Vec<Row> = images.iter().map(|image| image.row(args.no_trunc)).collect();
     cli::print(list.render(&rows, args.format.as_deref())?.as_bytes())
+}
+
+/// Prints the blobs of images, as far as they are here.
+fn blobs(layout: &Layout, images: &[Image]) -> Result<()> {
+    let wanted: HashSet<&str> = images.iter().map(|image| &*image.digest).collect();
+    let mut blobs = BTreeSet::new();
+    let index = layout.index()?;
+    for entry in index.images().iter().filter(|entry| wanted.contains(entry.digest())) {
+        blobs.extend(layout.reach(entry)?);
+    }
+    let is_here = |digest: &&Digest| layout.size(digest).is_some();
+    let lines: Vec<String> = blobs.iter().filter(is_here).map(|blob| format!("{blob}\n")).collect();
+    cli::print(lines.concat().as_bytes())
 }
 
 /// Reads the images of a layout, each manifest once, however many names it has.
@@ -135,12 +156,11 @@ impl Image {
             Image { name, digest, created: None, labels: BTreeMap::new(), size: desc.size() };
         match layout.resolve(desc, &Platform::host()) {
             Ok(resolved) => {
+                image.size = resolved.size();
                 let config = resolved.config;
                 image.created = config.created().as_ref().and_then(|created| created.parse().ok());
                 let labels = config.config().as_ref().and_then(|config| config.labels().clone());
                 image.labels.extend(labels.unwrap_or_default());
-                let layers = resolved.manifest.layers().iter().map(Descriptor::size);
-                image.size += layers.sum::<u64>() + resolved.manifest.config().size();
             }
             Err(err) => cli::report(&err.context(image.digest.clone())),
         }
@@ -157,7 +177,7 @@ impl Image {
 
     fn row(&self, no_trunc: bool) -> Row {
         let none = || "<none>".to_owned();
-        let id = match (no_trunc, self.digest.parse::<common::digest::Digest>()) {
+        let id = match (no_trunc, self.digest.parse::<Digest>()) {
             (false, Ok(digest)) => digest.short(),
             _ => self.digest.clone(),
         };

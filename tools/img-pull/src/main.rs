@@ -13,7 +13,7 @@ mod pull;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufRead, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,9 +115,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    let layout = match &args.layout {
-        Some(dir) => Layout::create(dir.path())?,
-        None => args.root.open()?.images,
+    let (layout, store) = match &args.layout {
+        Some(dir) => (Layout::create(dir.path())?, None),
+        None => {
+            let store = args.root.open()?;
+            (store.images.clone(), Some(store))
+        }
     };
     let style = if args.quiet { Style::None } else { args.progress };
     let progress = Arc::new(Progress::new(style));
@@ -141,9 +144,12 @@ fn run(args: Args) -> Result<()> {
         host: Platform::host(),
         platform: args.platform.clone(),
         all_platforms: args.all_platforms,
+        store: store.as_ref(),
     };
 
-    confine(&Allowed { write: &[layout.dir()], connect: true, ..Allowed::default() })?;
+    let marks = store.as_ref().and_then(|store| store.make_marks().ok());
+    let write: Vec<&Path> = marks.iter().map(PathBuf::as_path).chain([layout.dir()]).collect();
+    confine(&Allowed { write: &write, connect: true, ..Allowed::default() })?;
 
     let mut registries = HashMap::new();
     let mut failed = false;

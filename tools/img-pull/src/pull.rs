@@ -10,6 +10,7 @@ use common::layout::{CHOSEN_FROM, Layout, Writing, chosen_from, wrong_platform};
 use common::platform::Platform;
 use common::reference::Reference;
 use common::registry::{NotFound, Registry};
+use common::store::Store;
 use oci_spec::image::Descriptor;
 
 use crate::progress::Progress;
@@ -23,6 +24,8 @@ const DOCUMENT_BYTES: u64 = 64 << 20;
 pub struct Pull<'a> {
     /// Where they go.
     pub layout: &'a Layout,
+    /// The store that it is the layout of, if it is.
+    pub store: Option<&'a Store>,
     /// Where progress is shown.
     pub progress: &'a Progress,
     /// This machine's platform.
@@ -63,6 +66,9 @@ impl Pull<'_> {
             None => format!("{}@{digest}", name.repository()).parse()?,
         };
         writing.tag(&name, &target, None)?;
+        if let Some(store) = self.store {
+            store.mark_used(&digest);
+        }
         self.progress.done(&name, &digest);
         Ok((name, digest))
     }

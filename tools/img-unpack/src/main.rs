@@ -16,11 +16,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use common::bundle::{self, Mappings};
-use common::cli::{self, Dir, Found, Operand, Root};
+use common::cli::{self, Dir, Operand, Root};
 use common::error::At;
 use common::image;
 use common::layer::{Options, Tree};
-use common::layout::{Layout, Resolved, wrong_platform};
+use common::layout::{Layout, Resolved};
 use common::platform::Platform;
 use common::userns::Range;
 
@@ -82,7 +82,8 @@ fn run(args: Args) -> Result<()> {
     place.confine(&cache)?;
 
     let found = args.image.find(&store)?;
-    let image = resolve(&found, args.platform.as_ref()).with_context(|| operand.clone())?;
+    found.mark_used(&store);
+    let image = found.resolve(args.platform.as_ref()).with_context(|| operand.clone())?;
     let rootfs = match args.rootfs {
         true => place.path().to_owned(),
         false => place.path().join("rootfs"),
@@ -97,23 +98,6 @@ fn run(args: Args) -> Result<()> {
     }
     place.publish()?;
     cli::result(args.target)
-}
-
-/// Returns the image for `platform`, or for this machine.
-fn resolve(found: &Found, platform: Option<&Platform>) -> Result<Resolved> {
-    let wanted = platform.cloned().unwrap_or_else(Platform::host);
-    let image = found.layout.resolve(&found.desc, &wanted)?;
-    let config = &image.config;
-    let offered = Platform::new(
-        &config.os().to_string(),
-        &config.architecture().to_string(),
-        config.variant().as_deref(),
-    );
-    // A single image is what it is, unless the user asked for something else.
-    if platform.is_some() && image.index.is_none() && wanted.rank(&offered).is_none() {
-        return Err(wrong_platform(&[offered], &wanted));
-    }
-    Ok(image)
 }
 
 /// Applies all layers to `rootfs`, which is empty.

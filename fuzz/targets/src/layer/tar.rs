@@ -150,10 +150,9 @@ fn write(entry: &Entry, dialect: u8, tar: &mut Vec<u8>) {
         _ if name.len() > 100 && sparse => Long::Pax,
         1 if !name.is_empty() => Long::Pax,
         2 if !sparse => Long::Gnu,
-        3 if !gnu => {
-            if let Some(at) = name.iter().position(|byte| *byte == b'/').filter(|at| *at > 0) {
-                (prefix, name) = (&entry.name[..at], &entry.name[at + 1..]);
-            }
+        3 if !gnu && split(name).is_some() => {
+            let at = split(name).unwrap_or_default();
+            (prefix, name) = (&entry.name[..at], &entry.name[at + 1..]);
             Long::No
         }
         _ if name.len() > 100 => Long::Gnu,
@@ -213,6 +212,12 @@ fn write(entry: &Entry, dialect: u8, tar: &mut Vec<u8>) {
         &data,
         tar,
     );
+}
+
+/// Returns the slash before which a prefix ends, if both parts have room in a header.
+fn split(name: &[u8]) -> Option<usize> {
+    let at = name.iter().position(|byte| *byte == b'/')?;
+    ((1..=155).contains(&at) && name.len() - at - 1 <= 100).then_some(at)
 }
 
 enum Long {

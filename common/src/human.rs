@@ -1,4 +1,6 @@
-//! Sizes and ages as Docker prints them (go-units).
+//! What people read in tables: sizes and ages as Docker words them (go-units), and how wide a text is.
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Returns a size in decimal units, with three digits: `72.9MB`.
 pub fn size(bytes: u64) -> String {
@@ -42,6 +44,27 @@ pub fn age(seconds: i64) -> String {
     text + " ago"
 }
 
+/// Returns how many columns of a terminal a text takes: two for each of `漢字`.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// Returns a text that takes `columns` at most: what is cut off leaves `…`.
+pub fn cut(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.into();
+    }
+    let mut left = columns.saturating_sub(1);
+    let fits = |c: &char| match left.checked_sub(c.width().unwrap_or(0)) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +104,24 @@ mod tests {
         for (seconds, text) in table {
             assert_eq!(age(seconds), text);
         }
+    }
+
+    #[test]
+    fn a_wide_character_takes_two_columns() {
+        let table = [
+            ("", 5, ""),
+            ("abcde", 5, "abcde"),
+            ("abcdef", 5, "abcd…"),
+            ("éééééé", 5, "éééé…"),
+            ("漢字漢", 6, "漢字漢"),
+            ("漢字漢字", 6, "漢字…"),
+            ("漢字漢字", 7, "漢字漢…"),
+            ("e\u{301}e\u{301}e\u{301}", 3, "e\u{301}e\u{301}e\u{301}"),
+            ("ab", 1, "…"),
+        ];
+        for (text, columns, wanted) in table {
+            assert_eq!(cut(text, columns), wanted, "{text} in {columns}");
+        }
+        assert_eq!([width("漢字"), width("é"), width("e\u{301}")], [4, 1, 1]);
     }
 }

@@ -1,5 +1,9 @@
 use std::io::Write;
 
+use liblzma::stream::Stream;
+use oci_spec::image::MediaType;
+
+use super::super::is_archive;
 use super::*;
 use crate::platform::Platform;
 

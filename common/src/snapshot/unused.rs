@@ -1,0 +1,93 @@
+//! Unpacked layers that nobody needs, and their removal.
+//!
+//! A layer is in use while somebody holds the shared lock on it. Under the exclusive one it
+//! first loses its name: whoever wanted it then unpacks it anew, in a directory of its own.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{Namespace, is_at};
+use crate::error::At;
+use crate::tree;
+
+/// An unpacked layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// The name of its directory.
+    pub key: String,
+    path: PathBuf,
+}
+
+impl Unpacked {
+    /// Returns the layers in the directory `layers` that this process could remove.
+    ///
+    /// What was unpacked under another mapping has owners that are nobody here.
+    pub fn list(layers: &Path) -> Result<Vec<Unpacked>> {
+        let entries = match fs::read_dir(layers) {
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.at(layers)?,
+        };
+        let namespace = Namespace::current()?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let Ok(key) = entry.at(layers)?.file_name().into_string() else { continue };
+            if !key.starts_with('.') && namespace.suits(&key) {
+                found.push(Unpacked { path: layers.join(&key), key });
+            }
+        }
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    /// Returns the digits of the chain ID.
+    pub fn chain(&self) -> &str {
+        self.key.split('.').next().unwrap_or(&self.key)
+    }
+
+    /// Returns the bytes that it takes on the disk.
+    pub fn usage(&self) -> Result<u64> {
+        tree::usage(&self.path)
+    }
+
+    /// Returns whether nobody uses it at this moment.
+    pub fn is_free(&self) -> bool {
+        File::open(&self.path).is_ok_and(|dir| dir.try_lock().is_ok())
+    }
+
+    /// Removes the layer, unless somebody uses it; returns whether it is gone.
+    pub fn remove(&self) -> Result<bool> {
+        let Ok(lock) = File::open(&self.path) else { return Ok(false) };
+        if lock.try_lock().is_err() || !is_at(&lock, &self.path)? {
+            return Ok(false);
+        }
+        // If we die, it looks like what is left of one that was on its way in, and is collected.
+        let gone = self.path.with_file_name(format!(".{}.{}.tmp", self.key, std::process::id()));
+        fs::rename(&self.path, &gone).at(&self.path)?;
+        // Whoever waits for it need not wait for its end.
+        drop(lock);
+        tree::remove(&gone)?;
+        Ok(true)
+    }
+}
+
+/// Removes what processes left that were killed while they made or removed layers.
+pub fn collect(layers: &Path) -> Result<()> {
+    match layers.exists() {
+        true => super::collect(layers),
+        false => Ok(()),
+    }
+}
+
+/// Returns the directories of layers that no stack of `chains` and no container needs.
+pub fn without(
+    unpacked: Vec<Unpacked>,
+    chains: &HashSet<String>,
+    keys: &HashSet<String>,
+) -> Vec<Unpacked> {
+    let needed = |layer: &Unpacked| chains.contains(layer.chain()) || keys.contains(&layer.key);
+    unpacked.into_iter().filter(|layer| !needed(layer)).collect()
+}

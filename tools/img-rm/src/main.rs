@@ -1,0 +1,97 @@
+//! Removes images.
+//!
+//! A name goes first; with its last name goes the image, and what no other image needs of
+//! it. What was unpacked of it stays until img-prune.
+
+mod remove;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Error, Result};
+use clap::Parser;
+use common::cli::{self, NoSuchImage, Operand, Operands, Reported, Root};
+use common::container::Users;
+use common::error;
+use common::layout::Layout;
+use remove::Removal;
+
+/// Remove images
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    root: Root,
+
+    /// Remove an image with all its names, and one that a stopped container uses; what is not there is no failure
+    #[arg(short, long)]
+    force: bool,
+
+    #[command(flatten)]
+    operands: Operands,
+}
+
+fn main() -> ExitCode {
+    cli::main(run)
+}
+
+fn run(args: Args) -> Result<()> {
+    let store = args.root.open()?;
+    let mut failed = false;
+    let mut fail = |err: &Error| {
+        cli::report(err);
+        failed = true;
+    };
+    // All of one layout are removed as one change of its index.
+    let mut parts: Vec<(Option<PathBuf>, Vec<(String, Operand)>)> = Vec::new();
+    for (text, operand) in args.operands.read()? {
+        let operand = match operand {
+            Ok(operand) => operand,
+            Err(err) => {
+                fail(&err);
+                continue;
+            }
+        };
+        let layout = operand.layout().map(PathBuf::from);
+        // What is echoed is what was meant.
+        let text = if text == "-" { operand.to_string() } else { text };
+        match parts.iter_mut().find(|(other, _)| *other == layout) {
+            Some((_, operands)) => operands.push((text, operand)),
+            None => parts.push((layout, vec![(text, operand)])),
+        }
+    }
+    for (dir, operands) in parts {
+        let removed = match dir {
+            None => remove(&store.images, Users::read(&store.containers()), args.force, &operands),
+            Some(dir) => Layout::open(dir)
+                .and_then(|layout| remove(&layout, Users::default(), args.force, &operands)),
+        };
+        let outcomes = match removed {
+            Ok(outcomes) => outcomes,
+            Err(err) => {
+                fail(&err);
+                continue;
+            }
+        };
+        for ((text, _), outcome) in operands.iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => cli::result(text)?,
+                Err(err) if args.force && error::find::<NoSuchImage>(&err).is_some() => {
+                    cli::report(&err)
+                }
+                Err(err) => fail(&err),
+            }
+        }
+    }
+    if failed { Err(Reported.into()) } else { Ok(()) }
+}
+
+/// Removes images from one layout, and says of each what became of it.
+fn remove(
+    layout: &Layout,
+    users: Users,
+    force: bool,
+    operands: &[(String, Operand)],
+) -> Result<Vec<Result<()>>> {
+    Removal { layout, users, force }.remove(operands)
+}

@@ -1,0 +1,135 @@
+//! What goes when an image is removed: as `docker rmi` has it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Error, Result, anyhow};
+use common::cli::{self, Entry, Operand};
+use common::container::Users;
+use common::digest::Digest;
+use common::error::Hint;
+use common::layout::{Image, Index, Layout, Removing};
+
+/// How long those are waited for who are adding images: img-tag, say, and not a pull.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The removal of images from one layout.
+pub struct Removal<'a> {
+    pub layout: &'a Layout,
+    pub users: Users,
+    pub force: bool,
+}
+
+impl Removal<'_> {
+    /// Removes images, and says of each what became of it.
+    pub fn remove(&self, operands: &[(String, Operand)]) -> Result<Vec<Result<()>>> {
+        let removing = self.layout.removing(PATIENCE)?;
+        let (outcomes, removed) = removing.update(|index| {
+            let mut removed = Vec::new();
+            let mut one = |operand: &Operand| -> Result<()> {
+                removed.extend(self.forget(index, operand)?);
+                Ok(())
+            };
+            let outcomes: Vec<_> = operands.iter().map(|(_, operand)| one(operand)).collect();
+            let changed = outcomes.iter().any(Result::is_ok);
+            Ok(((outcomes, removed), changed))
+        })?;
+        // The images are gone already; their blobs can be removed another time.
+        if let Err(err) = self.sweep(&removing, &removed) {
+            let text = common::error::line(&err);
+            cli::warn(format!("blobs that may not be needed any more stay: {text}"));
+        }
+        Ok(outcomes)
+    }
+
+    /// Takes what an operand means out of the index; returns the entries that went.
+    fn forget(&self, index: &mut Index, operand: &Operand) -> Result<Vec<Image>> {
+        match operand.entry(index)? {
+            Entry::Name(name) => self.forget_name(index, operand, &name),
+            Entry::Image(digest) => self.forget_image(index, operand, &digest),
+        }
+    }
+
+    fn forget_name(&self, index: &mut Index, operand: &Operand, name: &str) -> Result<Vec<Image>> {
+        let named = |image: &Image| image.name() == Some(name);
+        let Some(image) = index.images().iter().find(|image| named(image)) else {
+            return Err(anyhow!("{operand}: no such image"));
+        };
+        let digest = image.digest().to_owned();
+        let last = index.images().iter().filter(|other| other.digest() == digest).count() == 1;
+        if last && let Some(user) = self.users.find(self.layout, image) {
+            if !self.force {
+                return Err(in_use(operand, &user.container)).hint(|| force(user.runs));
+            }
+            if user.runs {
+                // The name goes; the image stays for the container, and for img-prune.
+                index.unname(name)?;
+                return Ok(Vec::new());
+            }
+        }
+        Ok(index.retain(|image| !named(image)))
+    }
+
+    fn forget_image(
+        &self,
+        index: &mut Index,
+        operand: &Operand,
+        digest: &str,
+    ) -> Result<Vec<Image>> {
+        let images: Vec<&Image> =
+            index.images().iter().filter(|image| image.digest() == digest).collect();
+        let names: Vec<&str> = images.iter().filter_map(|image| image.name()).collect();
+        if names.len() > 1 && !self.force {
+            let error = anyhow!("{operand}: has {} names", names.len());
+            let shown = names[..names.len().min(5)].join(", ");
+            return Err(error).hint(|| format!("-f removes all of them: {shown}"));
+        }
+        let user = images.iter().find_map(|image| self.users.find(self.layout, image));
+        if let Some(user) = user.filter(|user| user.runs || !self.force) {
+            return Err(in_use(operand, &user.container)).hint(|| match user.runs {
+                true => "it runs, and must end first".into(),
+                false => force(false),
+            });
+        }
+        Ok(index.retain(|image| image.digest() != digest))
+    }
+
+    /// Removes the blobs of entries that went which nothing needs any more.
+    fn sweep(&self, removing: &Removing, removed: &[Image]) -> Result<()> {
+        if removed.is_empty() || !removing.is_alone() {
+            return Ok(());
+        }
+        let index = self.layout.index()?;
+        let kept: BTreeSet<&str> = index.images().iter().map(Image::digest).collect();
+        let mut candidates: BTreeSet<Digest> = BTreeSet::new();
+        let mut known = true;
+        for image in removed {
+            // The index that it was chosen from may go, even if it has another name.
+            if kept.contains(image.digest()) && image.chosen_from().is_none() {
+                continue;
+            }
+            match self.layout.reach(image) {
+                Ok(reach) => candidates.extend(reach),
+                // It is damaged, and may be what was in the way of removing anything.
+                Err(_) => known = false,
+            }
+        }
+        let unneeded = match known {
+            true => removing.unneeded_of(&index, candidates, |_, _| None)?,
+            false => removing.unneeded(&index)?,
+        };
+        removing.remove(unneeded)?;
+        Ok(())
+    }
+}
+
+fn in_use(operand: &Operand, container: &str) -> Error {
+    anyhow!("{operand}: the container {container} uses it")
+}
+
+fn force(runs: bool) -> String {
+    match runs {
+        true => "-f removes the name, and leaves the image to the container".into(),
+        false => "-f removes it all the same".into(),
+    }
+}
