@@ -97,6 +97,30 @@ fn a_prune_waits_for_a_push_and_not_for_one_that_was_given_up() {
     t.sh(LOCK).prints("free\n");
     assert_eq!(partial(&server), 0);
     t.sh("ls -A $TARE_ROOT/images").prints("blobs\nindex.json\noci-layout\n");
+    let file = t.path("tare/images/blobs").join(lone.replace(':', "/"));
+    until("its file stays", || !file.exists());
+    assert_eq!(server.says("GET /v2/app/manifests/1"), "200");
+}
+
+#[test]
+fn what_is_pushed_while_others_prune_is_whole() {
+    let t = Sandbox::new();
+    let server = Server::start(&t, "--writable");
+    let mut prune = t
+        .command("while test ! -e enough; do img-prune -a -f >/dev/null || exit; done")
+        .spawn()
+        .unwrap();
+    for i in 0..20 {
+        let image = busybox().with_config(&json!({ "Cmd": [i.to_string()] }));
+        // What it brought is there until it has a name, and then only as long as it has one.
+        let manifest = push_blobs(&server, "app", &image);
+        assert_eq!(server.push_manifest("app", &format!("t{i}"), &manifest).says(), "201");
+        let gone = server.get(&format!("/v2/app/manifests/t{i}")).says();
+        assert!(["200", "404 NAME_UNKNOWN"].contains(&gone.as_str()), "{gone}");
+    }
+    t.write("enough", "");
+    assert!(prune.wait().unwrap().success());
+    t.sh("img-prune -a -f >/dev/null; ls $TARE_ROOT/images/blobs/sha256 | wc -l").prints("0\n");
 }
 
 #[test]

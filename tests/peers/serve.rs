@@ -1,5 +1,6 @@
 //! img-serve beside skopeo, podman and buildah: they push to it and pull from it.
 
+use sandbox::dockerd::Dockerd;
 use sandbox::image::{Image, architecture, busybox, busybox_layer};
 use sandbox::{Sandbox, lacks};
 use serde_json::json;
@@ -158,4 +159,45 @@ fn skopeo_copies_what_a_layout_holds_to_a_registry_and_back() {
         to.address,
         busybox().digest
     ));
+}
+
+#[test]
+fn docker_pushes_and_pulls() {
+    if lacks(&["root", "dockerd", "nsenter"]) {
+        return;
+    }
+    let t = Sandbox::with_image("app:1");
+    t.write("users", USERS);
+    let dockerd = Dockerd::start(&t);
+    // Where docker can reach it: it takes plain HTTP from loopback.
+    let serve = |options: &str| {
+        let enter = format!(
+            "exec nsenter -t {} -n img-serve --listen 127.0.0.1:0 {options}",
+            dockerd.pid()
+        );
+        Server::started_by(t.command(&enter))
+    };
+    let open = serve("--writable");
+    t.set("SERVED", &open.address);
+    let digest = &busybox().digest;
+    for name in ["app:1", "library/app:1"] {
+        t.sh(&format!("$DOCKER pull -q $SERVED/{name}"))
+            .prints(&format!("{}/{name}\n", open.address));
+    }
+    t.sh("$DOCKER inspect -f '{{index .RepoDigests 0}}' $SERVED/app:1")
+        .prints(&format!("{}/app@{digest}\n", open.address));
+    t.sh(
+        "$DOCKER tag $SERVED/app:1 $SERVED/team/docker:2 && $DOCKER push -q $SERVED/team/docker:2",
+    )
+    .prints(&format!("{}/team/docker:2\n", open.address));
+    t.sh("ctr-spawn --rm team/docker:2 echo pushed").prints("pushed\n");
+    t.sh("$DOCKER rmi -f $($DOCKER images -q) >/dev/null && $DOCKER pull -q $SERVED/team/docker:2 | wc -l").prints("1\n");
+
+    let closed = serve("--htpasswd users");
+    t.set("SERVED", &closed.address);
+    t.sh("$DOCKER pull -q $SERVED/app:1").exits(1).says("authentication required");
+    t.sh("echo wrong | $DOCKER login -u user --password-stdin $SERVED").exits(1);
+    t.sh("echo secret | $DOCKER login -u user --password-stdin $SERVED 2>/dev/null && $DOCKER pull -q $SERVED/app:1 | wc -l")
+        .prints("Login Succeeded\n1\n");
+    t.sh(VALID).is_silent();
 }

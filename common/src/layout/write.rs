@@ -454,7 +454,7 @@ impl SealedBlob<'_> {
             }
         };
         if found == *digest && !self.layout.has(digest, self.size) {
-            publish(self.layout, self.file.as_file(), self.file.path(), digest)?;
+            publish(self.layout, self.file.as_file(), &self.listed, digest)?;
         }
         Ok(found == *digest)
     }

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use common::digest::Digest;
 use common::error;
 use common::image::{self, DOCUMENT_LIMIT, Document, INDEX_DEPTH, Kind};
@@ -343,15 +343,22 @@ pub fn delete_blob(
     if found.is_none() && !waited {
         return refuse(Code::NameUnknown, format!("{name}: no such repository"));
     }
+    match remove(shelf, vec![digest])? || waited {
+        true => Ok(Answer::empty(StatusCode::ACCEPTED)),
+        false => unknown_blob(&digest),
+    }
+}
+
+/// Removes those of some blobs that no image needs; returns whether there are any.
+///
+/// While anybody pushes they stay, and are for a prune.
+pub fn remove(shelf: &Shelf, blobs: Vec<Digest>) -> Result<bool> {
     let removing = shelf.layout.removing(Duration::ZERO)?;
     let index = shelf.layout.index()?;
-    let unneeded = removing.unneeded_of(&index, [digest], |_, _| None).context("what is needed")?;
-    if !waited && unneeded.is_empty() {
-        return unknown_blob(&digest);
-    }
-    // While anybody pushes, the file stays, and is for a prune.
+    let unneeded = removing.unneeded_of(&index, blobs, |_, _| None)?;
+    let any = !unneeded.is_empty();
     removing.remove(unneeded)?;
-    Ok(Answer::empty(StatusCode::ACCEPTED))
+    Ok(any)
 }
 
 /// Returns what is read of a manifest's body before it is known to be too large.

@@ -77,11 +77,16 @@ impl Site {
         self.uploads.as_ref()
     }
 
-    /// Forgets what nobody went on with for too long.
-    pub fn expire(&self, now: Instant) {
-        if let Some(uploads) = &self.uploads {
-            uploads.expire(now);
-        }
+    /// Forgets and removes what nobody went on with for too long.
+    pub fn expire(self: &Arc<Site>, now: Instant) {
+        let forgotten = self.uploads.as_ref().map(|uploads| uploads.expire(now));
+        let Some(forgotten) = forgotten.filter(|forgotten| !forgotten.is_empty()) else { return };
+        let site = self.clone();
+        spawn_blocking(move || {
+            if let Err(err) = push::remove(&site.shelf, forgotten) {
+                site.log.failure(&Method::DELETE, "forgotten blobs", &err);
+            }
+        });
     }
 
     fn writable(&self) -> Result<&Uploads, Problem> {

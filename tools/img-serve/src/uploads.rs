@@ -4,8 +4,8 @@
 //! until a manifest that needs it has a name. For as long as there is either, this
 //! process holds the layout's shared lock, so that nobody prunes what a push has
 //! already brought; when there is neither, it holds none. An upload with which
-//! nobody goes on, and a blob that no manifest claims, are forgotten after a while:
-//! the file of the first goes at once, the second is for a prune.
+//! nobody goes on, and a blob that no manifest claims, are forgotten after a while,
+//! and removed if nobody else needs it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,9 @@ use crate::names;
 /// The most blobs that wait for a manifest.
 const WAITING: usize = 100_000;
 
+/// How much is added under one lock.
+const USES: usize = 1000;
+
 /// The lock under which a push happens, for as long as anybody has it.
 pub type Hold = Arc<Writing<'static>>;
 
@@ -32,8 +35,15 @@ pub struct Uploads {
     limit: usize,
     /// How long somebody may take until the next request.
     patience: Duration,
-    lock: Mutex<Weak<Writing<'static>>>,
+    lock: Mutex<Lock>,
     state: Mutex<State>,
+}
+
+/// The lock, if anybody has it, and how often it was asked for.
+#[derive(Default)]
+struct Lock {
+    hold: Weak<Writing<'static>>,
+    uses: usize,
 }
 
 #[derive(Default)]
@@ -98,11 +108,15 @@ impl Uploads {
     /// Takes the layout's lock, or shares it with what is going on already. It waits for a prune.
     pub fn hold(&self) -> Result<Hold> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hold) = lock.upgrade() {
+        lock.uses += 1;
+        if let Some(hold) = lock.hold.upgrade()
+            && lock.uses < USES
+        {
             return Ok(hold);
         }
+        // Now and then a new one beside the old: each keeps a list of what was added under it.
         let hold = Arc::new(self.layout.writing()?);
-        *lock = Arc::downgrade(&hold);
+        *lock = Lock { hold: Arc::downgrade(&hold), uses: 0 };
         Ok(hold)
     }
 
@@ -203,15 +217,16 @@ impl Uploads {
         claimed
     }
 
-    /// Forgets what nobody went on with for too long.
-    pub fn expire(&self, now: Instant) {
+    /// Forgets what nobody went on with for too long; returns the blobs that no manifest came for.
+    pub fn expire(&self, now: Instant) -> Vec<Digest> {
         let old = |touched: Instant| now.saturating_duration_since(touched) > self.patience;
         let mut state = self.state();
         // What is being written to is not abandoned, however slowly it comes.
         state.uploads.retain(|_, upload| !old(upload.touched()) || upload.blob.try_lock().is_err());
         let active: HashSet<String> =
             state.uploads.values().map(|upload| upload.repository.clone()).collect();
-        state.waiting.retain(|place, it| !old(it.touched) || active.contains(place));
+        let gone = state.waiting.extract_if(|place, it| old(it.touched) && !active.contains(place));
+        gone.flat_map(|(_, it)| it.blobs).collect()
     }
 
     /// Returns how often to look for what is abandoned.
