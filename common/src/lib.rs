@@ -5,6 +5,7 @@
 //! container  registry        a container's directory · the distribution API
 //! bundle                     an image's config as a runtime spec
 //! runtime                    runs one OCI runtime spec
+//! used  facts                when images were used last · what is known of them for ever
 //! store  snapshot            where things are on this host · unpacked layers and their overlay
 //! credentials                who the user is to registries: docker's and podman's files, and helpers
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
@@ -22,6 +23,7 @@ pub mod container;
 pub mod credentials;
 pub mod digest;
 pub mod error;
+pub mod facts;
 pub mod human;
 pub mod image;
 pub mod layer;

@@ -3,6 +3,7 @@
 mod inspect;
 mod push;
 mod save;
+mod serve;
 
 use std::process::{Command, Stdio};
 
