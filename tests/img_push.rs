@@ -153,6 +153,20 @@ fn all_platforms_go_and_none_may_be_missing() {
 }
 
 #[test]
+fn all_tags_of_a_repository_go() {
+    let Some(t) = with_registry() else { return };
+    let line =
+        |tag: &str| format!("{}/team/app:{tag}@{}\n", t.registry().address(), busybox().digest);
+    t.sh("for tag in 1 2; do img-tag app $REGISTRY/team/app:$tag; done >/dev/null; img-tag app $REGISTRY/team/apple:3 >/dev/null
+          img-push -q -a $REGISTRY/team/app | sort")
+        .prints(&(line("1") + &line("2")));
+    t.sh("img-pull -q -a --layout out $REGISTRY/team/app | wc -l").prints("2\n");
+    t.sh("img-push -q -a $REGISTRY/team/app:1").exits(2).says("a name without tag and digest");
+    t.sh("img-push -q -a $REGISTRY/none").exits(1).says("no image has this name");
+    t.sh("img-push -a ./out").exits(2).says("--all-tags takes a name in the store");
+}
+
+#[test]
 fn layers_can_be_packed_anew() {
     let Some(t) = with_registry() else { return };
     if lacks(&["zstd"]) {
