@@ -38,6 +38,10 @@ fn work(n: usize) -> String {
         4 => format!(
             "echo {n} $i >u{n}/x && tar -C u{n} -c . | img-import - gone{n}:$i && img-rm gone{n}:$i"
         ),
+        // As a stream, from one store of somebody's into ours and out of ours again.
+        5 if n >= 10 => format!(
+            "img-save -o f{n} old && img-load -q -i f{n} && img-save old | img-load -q --root other{n} && keep old"
+        ),
         5 => format!("img-tag old tag{n}:$i && keep tag{n}:$i"),
         6 => format!("img-tag old gone{n}:$i && img-rm gone{n}:$i"),
         // The image that had the name is left without one.

@@ -69,7 +69,7 @@ impl Race<'_> {
         let ours = self.lane(&goal.contender);
         let theirs = match &goal.limit {
             Limit::Times(_, peer) => self.lane(peer),
-            Limit::MiB(_) => ours,
+            Limit::MiB(_) | Limit::Milliseconds(_) => ours,
         };
         for lane in [ours, theirs] {
             let name = &lane.contender.name;
@@ -84,6 +84,7 @@ impl Race<'_> {
                 (ratio(&ours.values(goal.figure), &theirs.values(goal.figure)), limit)
             }
             Limit::MiB(limit) => (ours.typical(goal.figure).map(|bytes| bytes / MIB), limit),
+            Limit::Milliseconds(limit) => (ours.typical(goal.figure).map(|s| s * 1e3), limit),
         };
         match reached {
             None => Verdict::Unknown("no samples".into()),
@@ -148,6 +149,7 @@ impl Race<'_> {
                     (format!("{limit} x {peer}{peers}"), "x")
                 }
                 Limit::MiB(limit) => (format!("{limit} MiB"), " MiB"),
+                Limit::Milliseconds(limit) => (format!("{limit} ms"), " ms"),
             };
             let verdict = match self.verdict(goal) {
                 Verdict::Met(reached) => {
@@ -195,7 +197,7 @@ impl Race<'_> {
         let goals = self.suite.goals.iter().map(|goal| {
             let (limit, peer) = match &goal.limit {
                 Limit::Times(limit, peer) => (limit, Some(peer)),
-                Limit::MiB(limit) => (limit, None),
+                Limit::MiB(limit) | Limit::Milliseconds(limit) => (limit, None),
             };
             let (reached, verdict) = match self.verdict(goal) {
                 Verdict::Met(reached) => (Some(reached), "met".to_owned()),

@@ -16,6 +16,7 @@
 //!
 //! goal ctr-spawn wall 0.4 x crun         at most 0.4 of crun's time
 //! goal ctr-spawn memory 3.8 MiB          the largest process, at most
+//! goal img-ls wall 50 ms                 at most that, where no peer does the like
 //! ```
 //!
 //! `#` begins a comment line. A contender's name is the rest of its line.
@@ -67,6 +68,8 @@ pub enum Limit {
     Times(f64, String),
     /// So many MiB.
     MiB(f64),
+    /// So many milliseconds.
+    Milliseconds(f64),
 }
 
 impl Suite {
@@ -115,7 +118,7 @@ impl Suite {
         }
         let peers = self.goals.iter().filter_map(|goal| match &goal.limit {
             Limit::Times(_, peer) => Some(peer),
-            Limit::MiB(_) => None,
+            Limit::MiB(_) | Limit::Milliseconds(_) => None,
         });
         let ours = self.goals.iter().map(|goal| &goal.contender);
         for name in ours.chain(peers).chain([&self.base]) {
@@ -159,7 +162,8 @@ impl Goal {
             let limit = match limit.split_once(' ') {
                 Some(("x", peer)) => Limit::Times(number, peer.trim().into()),
                 None if limit == "MiB" && figure == Figure::Memory => Limit::MiB(number),
-                _ => bail!("neither a ratio, 'x' and a peer, nor MiB of memory"),
+                None if limit == "ms" && figure != Figure::Memory => Limit::Milliseconds(number),
+                _ => bail!("neither a ratio, 'x' and a peer, nor MiB of memory, nor ms"),
             };
             return Ok(Goal { contender: contender.trim().into(), figure, limit });
         }
@@ -175,7 +179,7 @@ mod tests {
     fn a_suite_is_read_line_by_line() {
         let text = "# a comment\nsuite one two\nbase b b\ncontender a\nrun x -y  z\nrepeat 3\n\
                     before rm -rf o\n\ncontender b b\nneeds tar\nsh a | b\n\
-                    goal a wall 0.4 x b b\ngoal a memory 3.8 MiB\n";
+                    goal a wall 0.4 x b b\ngoal a memory 3.8 MiB\ngoal a wall 50 ms\n";
         let suite = Suite::parse(text).unwrap();
         assert_eq!(suite.title, "one two");
         assert_eq!(suite.base, "b b");
@@ -186,6 +190,7 @@ mod tests {
         assert_eq!(b.needs, ["tar"]);
         assert_eq!(suite.goals[0].limit, Limit::Times(0.4, "b b".into()));
         assert_eq!(suite.goals[1].limit, Limit::MiB(3.8));
+        assert_eq!(suite.goals[2].limit, Limit::Milliseconds(50.0));
     }
 
     #[test]
@@ -202,6 +207,7 @@ mod tests {
             (&format!("{head}goal a wall 0.4 x b\n"), "b: no such contender"),
             (&format!("{head}goal b memory 1 MiB\n"), "b: no such contender"),
             (&format!("{head}goal a wall 3 MiB\n"), "neither a ratio"),
+            (&format!("{head}goal a memory 3 ms\n"), "neither a ratio"),
             (&format!("{head}goal a beauty 3 x a\n"), "wall, cpu or memory"),
             (&format!("{head}base c\n"), "c: no such contender"),
         ] {

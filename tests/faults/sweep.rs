@@ -67,6 +67,36 @@ fn img_tag() {
 }
 
 #[test]
+fn img_rm() {
+    if cannot() {
+        return;
+    }
+    // A name of several, an image, and one that shares its layers with what stays.
+    let stage = Stage::new(Sandbox::new(), |t| {
+        t.store(&system(), "kept");
+        t.store(&intricate(), "gone");
+        t.store(&system().with_config(&json!({ "Cmd": ["other"] })), "shares");
+    });
+    stage.prepare("img-tag kept other >out; rm out");
+    stage.sweep(&Subject { tool: "img-rm", args: "-f other gone shares", ..Subject::of_removal() });
+}
+
+#[test]
+fn img_prune() {
+    if cannot() {
+        return;
+    }
+    let stage = Stage::new(Sandbox::new(), |t| {
+        t.store(&system(), "kept");
+        t.store(&intricate(), "gone");
+    });
+    stage.prepare(
+        "ctr-spawn --rm kept >out && { ctr-spawn --rm gone >out 2>&1 || :; } && img-tag kept gone >out; rm out",
+    );
+    stage.sweep(&Subject { tool: "img-prune", args: "-q", ..Subject::of_removal() });
+}
+
+#[test]
 fn img_import() {
     if cannot() {
         return;

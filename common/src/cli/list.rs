@@ -37,9 +37,24 @@ pub struct List {
     pub config_key: Option<&'static str>,
 }
 
+/// How a list is written.
+pub struct Format {
+    kind: Kind,
+}
+
+enum Kind {
+    Json,
+    Template { is_table: bool, heading: String, template: Template, fields: Option<Vec<String>> },
+}
+
 impl List {
     /// Returns the list as text, in the format asked for.
     pub fn render(&self, rows: &[Row], format: Option<&str>) -> Result<String> {
+        self.format(format)?.render(rows.iter().cloned())
+    }
+
+    /// Returns the format that was asked for, or else the one that is configured.
+    pub fn format(&self, format: Option<&str>) -> Result<Format> {
         let configured;
         let format = match format {
             Some(format) => format,
@@ -49,8 +64,7 @@ impl List {
             }
         };
         if format == "json" {
-            let lines = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n"));
-            return lines.collect();
+            return Ok(Format { kind: Kind::Json });
         }
         let (is_table, template) = match format.strip_prefix("table") {
             Some("") => (true, self.table.clone()),
@@ -62,26 +76,72 @@ impl List {
         // A shell passes \t as two characters.
         let text = template.replace("\\t", "\t").replace("\\n", "\n");
         let template = Template::parse(&text).context("--format")?;
+        let heading = match is_table {
+            true => template.heading(&BTreeMap::from_iter(self.columns.iter().copied())),
+            false => Ok(String::new()),
+        };
+        let (heading, fields) = (heading.context("--format")?, self.fields(&text));
+        Ok(Format { kind: Kind::Template { is_table, heading, template, fields } })
+    }
+
+    /// Returns the fields of a template that is nothing but fields with tabs between them.
+    fn fields(&self, template: &str) -> Option<Vec<String>> {
+        let field = |cell: &str| {
+            let field = cell.strip_prefix("{{.")?.strip_suffix("}}")?;
+            let known = self.columns.iter().any(|(name, _)| *name == field);
+            known.then(|| field.to_owned())
+        };
+        template.split('\t').map(field).collect()
+    }
+}
+
+impl Format {
+    /// Returns whether a field of a row is looked at.
+    pub fn shows(&self, field: &str) -> bool {
+        match &self.kind {
+            Kind::Template { fields: Some(fields), .. } => fields.iter().any(|it| it == field),
+            _ => true,
+        }
+    }
+
+    /// Returns these rows as text.
+    pub fn render(&self, rows: impl IntoIterator<Item = Row>) -> Result<String> {
+        let Kind::Template { is_table, heading, template, fields } = &self.kind else {
+            let lines = rows.into_iter().map(|row| Ok(serde_json::to_string(&row)? + "\n"));
+            return lines.collect();
+        };
         let mut lines = Vec::new();
-        if is_table {
-            lines.push(
-                template
-                    .heading(&BTreeMap::from_iter(self.columns.iter().copied()))
-                    .context("--format")?,
-            );
+        if *is_table {
+            lines.push(heading.clone());
         }
         for row in rows {
-            let mut row = Value::Object(row.clone());
-            if is_table {
+            let mut row = Value::Object(row);
+            if *is_table {
                 flatten(&mut row);
             }
-            lines.push(template.render(&row).context("--format")?);
+            // Ten thousand rows are many for a language with variables.
+            lines.push(match fields.as_ref().and_then(|fields| cells(&row, fields)) {
+                Some(line) => line,
+                None => template.render(&row).context("--format")?,
+            });
         }
         match is_table {
             true => Ok(align(&lines)),
             false => Ok(lines.into_iter().map(|line| line + "\n").collect()),
         }
     }
+}
+
+/// Returns these fields with tabs between them, if all are text.
+fn cells(row: &Value, fields: &[String]) -> Option<String> {
+    let mut line = String::new();
+    for (n, field) in fields.iter().enumerate() {
+        if n > 0 {
+            line.push('\t');
+        }
+        line.push_str(row.get(field)?.as_str()?);
+    }
+    Some(line)
 }
 
 /// Makes every text one line of plain characters: images say what they like, and a table has a line a row.
@@ -177,6 +237,25 @@ mod tests {
         // For programs they are what they are.
         let plain = list.render(&rows[1..], Some("{{.Repository}}")).unwrap();
         assert_eq!(plain, "a\tb\nc\u{1b}[2J\u{202e}\n");
+    }
+
+    #[test]
+    fn a_list_of_fields_is_what_the_template_says() {
+        let (list, mut rows) = list();
+        rows[0].insert("Size".into(), json!(7)); // no text
+        for text in ["{{.Size}}\t{{.Repository}}", "{{.Repository}}", "{{.Size}}"] {
+            let quick = list.format(Some(text)).unwrap();
+            // With a blank it is a template like any other.
+            let slow = list.format(Some(&text.replace("}}", " }}"))).unwrap();
+            assert!(!quick.shows("none") && slow.shows("none"));
+            let (quick, slow) = (quick.render(rows.clone()), slow.render(rows.clone()));
+            assert_eq!(quick.unwrap(), slow.unwrap(), "{text}");
+        }
+        assert!(!list.format(Some("table {{.Size}}")).unwrap().shows("Repository"));
+        for all in ["{{json .}}", "json", "{{.Size}} {{.Repository}}"] {
+            assert!(list.format(Some(all)).unwrap().shows("Repository"), "{all}");
+        }
+        assert!(list.render(&rows, Some("{{.Size}}\t{{.Nope}}")).is_err());
     }
 
     #[test]

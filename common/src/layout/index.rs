@@ -5,15 +5,17 @@
 //! parsed: a store may have ten thousand names.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::Descriptor;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::CHOSEN_FROM;
 use crate::digest::Digest;
-use crate::image::{Fields, Kind, REF_NAME};
+use crate::image::{Kind, REF_NAME};
 use crate::reference::Reference;
 
 /// The images that a layout keeps.
@@ -32,16 +34,113 @@ pub struct Image {
     name: Option<String>,
 }
 
+/// An index.json, read in one go: of ten thousand entries each is copied once.
+struct Parsed {
+    /// All fields but `manifests`.
+    fields: BTreeMap<String, Box<RawValue>>,
+    images: Option<Vec<Image>>,
+}
+
+impl<'de> Deserialize<'de> for Parsed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Parsed;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parsed, A::Error> {
+                let (mut parsed, mut seen) =
+                    (Parsed { fields: BTreeMap::new(), images: None }, HashSet::new());
+                while let Some(name) = map.next_key::<String>()? {
+                    // As image::Fields has it.
+                    if !seen.insert(name.to_lowercase()) {
+                        return Err(A::Error::custom(format!("duplicate field {name:?}")));
+                    }
+                    if name == "manifests" {
+                        // umoci and containers/image write null for an empty list.
+                        let images: Option<Vec<Image>> = map.next_value()?;
+                        parsed.images = Some(images.unwrap_or_default());
+                    } else {
+                        parsed.fields.insert(name, map.next_value()?);
+                    }
+                }
+                Ok(parsed)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for Image {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Image::parse(raw)
+            .map_err(|err| D::Error::custom(format!("an entry is no descriptor: {err}")))
+    }
+}
+
+/// The name among the annotations of a descriptor. The others are texts as well, and not kept.
+struct Name(Option<String>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Whether a text is this one; without one, it is any.
+        struct Is(Option<&'static str>);
+        impl<'de> DeserializeSeed<'de> for Is {
+            type Value = bool;
+
+            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+                deserializer.deserialize_str(self)
+            }
+        }
+        impl Visitor<'_> for Is {
+            type Value = bool;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<bool, E> {
+                Ok(self.0.is_none_or(|wanted| wanted == text))
+            }
+        }
+        struct Annotations;
+        impl<'de> Visitor<'de> for Annotations {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("annotations")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Name, A::Error> {
+                let mut name = None;
+                while let Some(is_name) = map.next_key_seed(Is(Some(REF_NAME)))? {
+                    match is_name {
+                        true => name = Some(map.next_value()?),
+                        false => {
+                            map.next_value_seed(Is(None))?;
+                        }
+                    }
+                }
+                Ok(Name(name))
+            }
+        }
+        deserializer.deserialize_map(Annotations)
+    }
+}
+
 impl Index {
     /// Reads an index.json.
     pub fn parse(bytes: &[u8]) -> Result<Index> {
-        let Fields(mut fields): Fields<Box<RawValue>> =
-            serde_json::from_slice(bytes).context("not an index")?;
+        let Parsed { fields, images } = serde_json::from_slice(bytes).context("not an index")?;
         match fields.get("schemaVersion").map(|version| version.get()) {
             Some("2") => {}
             _ => bail!("not an index: schemaVersion is not 2"),
         }
-        let manifests = fields.remove("manifests").context("not an index: it has no manifests")?;
+        let images = images.context("not an index: it has no manifests")?;
         // As in any other document that could be read as another kind: image::parse.
         let is_manifest = fields.contains_key("layers") || fields.contains_key("config");
         ensure!(!is_manifest, "both a manifest and an index");
@@ -50,11 +149,6 @@ impl Index {
             let is_index = media_type.as_deref().is_none_or(|it| Kind::of(it) == Some(Kind::Index));
             ensure!(is_index, "not an index: its media type is {media_type:?}");
         }
-        // umoci and containers/image write null for an empty list.
-        let entries: Option<Vec<Box<RawValue>>> =
-            serde_json::from_str(manifests.get()).context("not an index")?;
-        let images =
-            entries.unwrap_or_default().into_iter().map(Image::parse).collect::<Result<_>>()?;
         Ok(Index { fields, images })
     }
 
@@ -67,12 +161,31 @@ impl Index {
 
     /// Returns the bytes of the index.json.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        let manifests: Vec<&RawValue> = self.images.iter().map(|image| &*image.raw).collect();
-        let manifests = serde_json::value::to_raw_value(&manifests)?;
-        let mut fields: BTreeMap<&str, &RawValue> = BTreeMap::new();
-        fields.extend(self.fields.iter().map(|(key, value)| (key.as_str(), &**value)));
-        fields.insert("manifests", &manifests);
-        Ok(serde_json::to_vec(&fields)?)
+        let size: usize = self.images.iter().map(|image| image.raw.get().len() + 1).sum();
+        let mut out = Vec::with_capacity(size + 256);
+        let manifests = (&"manifests".to_owned(), None);
+        let fields = self.fields.iter().map(|(key, value)| (key, Some(value)));
+        let fields: BTreeMap<&String, Option<&Box<RawValue>>> = fields.chain([manifests]).collect();
+        for (n, (key, value)) in fields.into_iter().enumerate() {
+            out.push(if n == 0 { b'{' } else { b',' });
+            serde_json::to_writer(&mut out, key)?;
+            out.push(b':');
+            match value {
+                Some(value) => out.extend(value.get().as_bytes()),
+                None => {
+                    out.push(b'[');
+                    for (n, image) in self.images.iter().enumerate() {
+                        if n > 0 {
+                            out.push(b',');
+                        }
+                        out.extend(image.raw.get().as_bytes());
+                    }
+                    out.push(b']');
+                }
+            }
+        }
+        out.push(b'}');
+        Ok(out)
     }
 
     /// Returns the images, as they stand in the file.
@@ -181,32 +294,44 @@ impl Index {
         literal.or_else(|| {
             let full = name.parse::<Reference>().ok()?.full();
             let same = |image: &Image| {
-                let other = image.name()?.parse::<Reference>().ok()?;
-                Some(other.full() == full)
+                let other = image.name()?;
+                if !may_be(other, &full) {
+                    return None;
+                }
+                Some(other.parse::<Reference>().ok()?.full() == full)
             };
             self.images.iter().position(|image| same(image).unwrap_or(false))
         })
     }
 }
 
+/// Returns whether `name` may be short for `full`, by its end: most of many need not be parsed.
+fn may_be(name: &str, full: &str) -> bool {
+    fn end(name: &str) -> &str {
+        name.rsplit('/').next().unwrap_or(name)
+    }
+    // A tag may be implied, and a digest may follow one.
+    let (name, full) = (end(name), end(full));
+    let tagged = name.split('@').next().unwrap_or(name);
+    name == full || tagged == full || full.strip_suffix(":latest") == Some(tagged)
+}
+
 impl Image {
-    fn parse(raw: Box<RawValue>) -> Result<Image> {
+    fn parse(raw: Box<RawValue>) -> serde_json::Result<Image> {
         /// The two fields that are searched.
         #[derive(serde::Deserialize)]
         struct Head<'a> {
             #[serde(borrow)]
             digest: Cow<'a, str>,
-            annotations: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+            annotations: Option<Name>,
         }
-        let head: Head =
-            serde_json::from_str(raw.get()).context("not an index: an entry is no descriptor")?;
-        let name = head.annotations.and_then(|mut annotations| annotations.remove(REF_NAME));
-        let (digest, name) = (head.digest.into_owned(), name.map(Cow::into_owned));
+        let head: Head = serde_json::from_str(raw.get())?;
+        let (digest, name) = (head.digest.into_owned(), head.annotations.and_then(|name| name.0));
         Ok(Image { digest, name: name.filter(|name| !name.is_empty()), raw })
     }
 
     fn of(desc: &Descriptor) -> Result<Image> {
-        Image::parse(serde_json::value::to_raw_value(desc)?)
+        Ok(Image::parse(serde_json::value::to_raw_value(desc)?)?)
     }
 
     /// Returns the name, as it is written.

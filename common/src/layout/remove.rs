@@ -27,7 +27,7 @@ use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::Value;
 
 use super::write::{PARTIAL, lock_dir, replace};
-use super::{CHOSEN_FROM, Image, Index, Layout, Missing, blob_path};
+use super::{Image, Index, Layout, Missing, blob_path};
 use crate::digest::Digest;
 use crate::error::{self, At, Hint};
 use crate::image::{self, DOCUMENT_LIMIT, Document, Kind};
@@ -117,13 +117,15 @@ impl Removing<'_> {
         Ok(self.ranked(reach.blobs))
     }
 
-    /// Returns those of the blobs `candidates` that no image of `index` needs, where `leads_to`
-    /// may know that an image leads to none of them, or to which, without reading it.
+    /// Returns those of the blobs `candidates` that no image of `index` needs.
+    ///
+    /// `known` returns those of some blobs that an image may need, or nothing if it does not
+    /// know: then the image's documents are read.
     pub fn unneeded_of(
         &self,
         index: &Index,
         candidates: impl IntoIterator<Item = Digest>,
-        mut leads_to: impl FnMut(&Image, &BTreeMap<Digest, u64>) -> Option<Vec<Digest>>,
+        mut known: impl FnMut(&Image, &BTreeMap<Digest, u64>) -> Option<Vec<Digest>>,
     ) -> Result<Vec<Unneeded>> {
         let size = |digest: Digest| Some((digest, self.layout.file_size(&digest)?));
         let blobs: BTreeMap<Digest, u64> = candidates.into_iter().filter_map(size).collect();
@@ -132,8 +134,13 @@ impl Removing<'_> {
             if reach.blobs.is_empty() {
                 break; // all of them are needed
             }
-            match leads_to(image, &reach.blobs) {
-                Some(needed) => reach.blobs.retain(|digest, _| !needed.contains(digest)),
+            match known(image, &reach.blobs) {
+                Some(needed) => {
+                    needed
+                        .into_iter()
+                        .chain(image.chosen_from())
+                        .for_each(|blob| reach.reached(blob));
+                }
                 None => reach.image(image)?,
             }
         }
@@ -171,17 +178,20 @@ impl Removing<'_> {
             return Ok(0);
         }
         unneeded.sort_by_key(|blob| blob.rank);
-        let mut freed = 0;
+        let (mut freed, mut failed) = (0, None);
         for blob in unneeded {
+            // A document that stays may still be named, and so must what it names.
+            if failed.as_ref().is_some_and(|(rank, _)| *rank < blob.rank) {
+                break;
+            }
             let path = self.layout.dir.join(&blob.path);
-            match fs::remove_file(&path) {
+            match fs::remove_file(&path).or_else(absent) {
                 Ok(()) => freed += blob.bytes,
-                Err(err) if err.kind() == ErrorKind::NotFound => {}
-                Err(err) => return Err(err).at(path),
+                Err(err) => drop(failed.get_or_insert((blob.rank, Err(err).at(path)))),
             }
         }
         let _ = fs::remove_dir(self.layout.dir.join(PARTIAL)); // if it is empty now
-        Ok(freed)
+        failed.map_or(Ok(freed), |(_, failed)| failed)
     }
 
     fn ranked(&self, blobs: BTreeMap<Digest, u64>) -> Vec<Unneeded> {
@@ -192,6 +202,11 @@ impl Removing<'_> {
         };
         blobs.into_iter().map(blob).collect()
     }
+}
+
+/// Takes it for a success that there is nothing.
+fn absent(err: std::io::Error) -> std::io::Result<()> {
+    if err.kind() == ErrorKind::NotFound { Ok(()) } else { Err(err) }
 }
 
 impl Layout {
@@ -236,6 +251,26 @@ impl Layout {
         reach.collected = Some(Vec::new());
         reach.image(image)?;
         Ok(reach.collected.unwrap_or_default())
+    }
+
+    /// Returns what an image's manifest leads to, itself among them, if that can never be more.
+    ///
+    /// It may be for an index, of which other members may come, and for a manifest that refers to another.
+    pub fn leads_to(&self, image: &Image) -> Result<Option<Vec<Digest>>> {
+        if image.descriptor().map(|desc| Kind::of(&image::media_type(&desc)))?
+            != Some(Kind::Manifest)
+        {
+            return Ok(None);
+        }
+        let mut reach = Reach::new(self, BTreeMap::new());
+        reach.collected = Some(Vec::new());
+        reach.image(image)?;
+        let chosen_from = image.chosen_from();
+        let mut found = reach.collected.unwrap_or_default();
+        found.retain(|digest| chosen_from.as_ref() != Some(digest));
+        found.sort();
+        found.dedup();
+        Ok((reach.seen.len() == 1).then_some(found))
     }
 
     /// Returns the manifests that `desc` leads to, as far as they are here: its own, or those of an index.
@@ -318,10 +353,7 @@ impl<'a> Reach<'a> {
     fn follow(&mut self, image: &Image) -> Result<()> {
         let desc: Value = serde_json::from_str(image.raw.get())?;
         // Kept for its digest alone: what else it names was not pulled.
-        let chosen_from = desc["annotations"][CHOSEN_FROM].as_str();
-        if let Some(index) = chosen_from.and_then(|text| text.parse().ok()) {
-            self.reached(index);
-        }
+        image.chosen_from().into_iter().for_each(|index| self.reached(index));
         let mut todo: Vec<Named> = Named::of(&desc, true).into_iter().collect();
         while let Some(named) = todo.pop() {
             self.reached(named.digest);

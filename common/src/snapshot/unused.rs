@@ -69,7 +69,8 @@ impl Unpacked {
         fs::rename(&self.path, &gone).at(&self.path)?;
         // Whoever waits for it need not wait for its end.
         drop(lock);
-        tree::remove(&gone)?;
+        // A file that could not be removed at first may be in the second pass.
+        tree::remove(&gone).or_else(|_| tree::remove(&gone))?;
         Ok(true)
     }
 }

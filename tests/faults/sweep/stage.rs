@@ -40,6 +40,8 @@ pub struct Subject<'a> {
     pub keeps_partial: bool,
     /// It becomes somebody else's program, which is not ours to fail.
     pub executes: bool,
+    /// It removes images: what it did before it failed is not there to be done again.
+    pub removes: bool,
 }
 
 impl<'a> Subject<'a> {
@@ -53,6 +55,7 @@ impl<'a> Subject<'a> {
             statuses: &[1],
             keeps_partial: false,
             executes: false,
+            removes: false,
         }
     }
 
@@ -66,7 +69,13 @@ impl<'a> Subject<'a> {
             statuses: &[125, 126, 127],
             keeps_partial: false,
             executes: true,
+            removes: false,
         }
+    }
+
+    /// Returns what holds for a tool that removes images.
+    pub fn of_removal() -> Subject<'static> {
+        Subject { name: None, removes: true, ..Subject::of_images("") }
     }
 }
 
@@ -231,7 +240,10 @@ impl Stage {
             Err(_) if earlier.is_empty() && run.code != 0 => {}
             Err(why) => wrong.push(format!("the layout: {why}")),
             Ok(names) => {
-                let gone = earlier.iter().find(|(name, digest)| names.get(*name) != Some(digest));
+                let kept = |name| !subject.removes || expected.names.contains_key(name);
+                let gone = earlier
+                    .iter()
+                    .find(|(name, digest)| kept(*name) && names.get(*name) != Some(digest));
                 wrong.extend(gone.map(|(name, _)| format!("{name} is gone")));
                 if run.code == 0 && names != expected.names {
                     wrong.push(format!("success, but the names are {names:?}"));
@@ -281,7 +293,14 @@ impl Stage {
             Ok(names) if names == expected.names => {}
             sound => wrong.push(format!("after the second run the layout is {sound:?}")),
         }
-        wrong.extend(self.judge_result(subject, &run, expected));
+        if !subject.removes || !run.stdout.is_empty() {
+            wrong.extend(self.judge_result(subject, &run, expected));
+        }
+        if subject.removes {
+            self.sh("img-prune -q >../pruned").is_silent();
+            let left = layout::unneeded(&self.store().join("images"));
+            wrong.extend(left.iter().map(|blob| format!("a prune left {blob}")));
+        }
         let whole = Subject { keeps_partial: false, ..*subject };
         let mut left = self.temporaries(&whole);
         if point.fault != Fault::Kill && hinders_removal(point, hit, subject) {

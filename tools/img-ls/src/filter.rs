@@ -88,6 +88,11 @@ impl Filters {
         self.0.iter().any(|(_, test)| matches!(test, Test::Dangling(true)))
     }
 
+    /// Returns whether labels decide.
+    pub fn want_labels(&self) -> bool {
+        self.0.iter().any(|(key, _)| *key == "label")
+    }
+
     /// Returns whether an image is listed. A label must match for each `label=`, as for Docker.
     pub fn accept(&self, image: &Image) -> bool {
         self.0.iter().all(|(key, test)| match *key {

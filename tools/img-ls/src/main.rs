@@ -9,13 +9,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use common::cli::list::{List, Row};
+use common::cli::list::{Format, List, Row};
 use common::cli::{self, Root};
 use common::digest::Digest;
+use common::facts::Facts;
 use common::human;
-use common::layout::Layout;
+use common::layout::{self, Layout};
 use common::platform::Platform;
 use common::reference::Reference;
+use common::store::Store;
 use filter::{Filter, Filters};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let store = args.root.open()?;
     let filters = Filters::new(&args.filters, &store)?;
-    let mut images = images(&store.images)?;
+    let mut images = images(&store, filters.want_labels())?;
     images.retain(|image| {
         (image.name.is_some() || args.all || args.blobs || filters.wants_unnamed())
             && filters.accept(image)
@@ -112,8 +114,10 @@ fn run(args: Args) -> Result<()> {
         },
         config_key: Some("imagesFormat"),
     };
-    let rows: Vec<Row> = images.iter().map(|image| image.row(args.no_trunc)).collect();
-    cli::print(list.render(&rows, args.format.as_deref())?.as_bytes())
+    let format = list.format(args.format.as_deref())?;
+    let now = Timestamp::now();
+    let rows = images.iter().map(|image| image.row(args.no_trunc, now, &format));
+    cli::print(format.render(rows)?.as_bytes())
 }
 
 /// Prints the blobs of images, as far as they are here.
@@ -129,26 +133,46 @@ fn blobs(layout: &Layout, images: &[Image]) -> Result<()> {
     cli::print(lines.concat().as_bytes())
 }
 
-/// Reads the images of a layout, each manifest once, however many names it has.
-fn images(layout: &Layout) -> Result<Vec<Image>> {
-    let index = layout.index()?;
-    let mut read: HashMap<&str, Image> = HashMap::new();
+/// Returns the images of a store, looking at each once, however many names it has.
+fn images(store: &Store, labels: bool) -> Result<Vec<Image>> {
+    let index = store.images.index()?;
+    let mut facts = Facts::of(store);
+    let mut seen: HashMap<&str, Image> = HashMap::new();
     let mut images = Vec::new();
     for entry in index.images() {
-        let known = match read.get(entry.digest()) {
+        let known = match seen.get(entry.digest()) {
             Some(known) => known,
             None => {
-                let image = Image::read(layout, None, &entry.descriptor()?);
-                read.entry(entry.digest()).or_insert(image)
+                let image = Image::look(&store.images, &mut facts, entry, labels)?;
+                seen.entry(entry.digest()).or_insert(image)
             }
         };
         let name = entry.name().and_then(|name| name.parse().ok());
         images.push(Image { name, ..known.clone() });
     }
+    facts.save(index.images());
     Ok(images)
 }
 
 impl Image {
+    /// Returns what the list shows, from what is known already if labels are not asked for.
+    fn look(
+        layout: &Layout,
+        facts: &mut Facts,
+        entry: &layout::Image,
+        labels: bool,
+    ) -> Result<Image> {
+        if !labels {
+            let _ = facts.learn(layout, entry); // what is wrong is said below
+            if let Some(fact) = facts.get(entry) {
+                let digest = entry.digest().to_owned();
+                let (created, size) = (fact.created, fact.size);
+                return Ok(Image { name: None, digest, created, labels: BTreeMap::new(), size });
+            }
+        }
+        Ok(Image::read(layout, None, &entry.descriptor()?))
+    }
+
     /// Reads what the list shows. What cannot be read is not shown: a list of what is here must not fail for one image.
     fn read(layout: &Layout, name: Option<Reference>, desc: &Descriptor) -> Image {
         let digest = desc.digest().to_string();
@@ -175,31 +199,37 @@ impl Image {
         }
     }
 
-    fn row(&self, no_trunc: bool) -> Row {
+    /// Returns what is shown of it.
+    fn row(&self, no_trunc: bool, now: Timestamp, format: &Format) -> Row {
         let none = || "<none>".to_owned();
-        let id = match (no_trunc, self.digest.parse::<Digest>()) {
+        let unknown = || "N/A".to_owned();
+        let mut row = Row::new();
+        // Of ten thousand images, what nobody sees takes time all the same.
+        let mut put = |field: &str, value: &dyn Fn() -> String| {
+            if format.shows(field) {
+                row.insert(field.to_owned(), value().into());
+            }
+        };
+        let name = self.name.as_ref();
+        put("Repository", &|| name.map_or_else(none, Reference::familiar));
+        put("Tag", &|| name.and_then(Reference::tag).map_or_else(none, str::to_owned));
+        put("Digest", &|| self.digest.clone());
+        put("ID", &|| match (no_trunc, self.digest.parse::<Digest>()) {
             (false, Ok(digest)) => digest.short(),
             _ => self.digest.clone(),
-        };
-        let created = self.created.map(|created| created.to_zoned(TimeZone::system()));
-        let since = self
-            .created
-            .map(|created| human::age(Timestamp::now().duration_since(created).as_secs()));
-        let fields = [
-            ("Repository", self.name.as_ref().map_or_else(none, Reference::familiar)),
-            ("Tag", self.name.as_ref().and_then(Reference::tag).map_or_else(none, str::to_owned)),
-            ("Digest", self.digest.clone()),
-            ("ID", id),
-            ("CreatedSince", since.unwrap_or_else(|| "N/A".into())),
-            (
-                "CreatedAt",
-                created.map_or_else(
-                    || "N/A".into(),
-                    |at| at.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string(),
-                ),
-            ),
-            ("Size", human::size(self.size)),
-        ];
-        fields.into_iter().map(|(field, value)| (field.to_owned(), value.into())).collect()
+        });
+        put("CreatedSince", &|| {
+            let age = |created| human::age(now.duration_since(created).as_secs());
+            self.created.map_or_else(unknown, age)
+        });
+        put("CreatedAt", &|| {
+            let at = |created: Timestamp| {
+                let created = created.to_zoned(TimeZone::system());
+                created.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
+            };
+            self.created.map_or_else(unknown, at)
+        });
+        put("Size", &|| human::size(self.size));
+        row
     }
 }

@@ -13,6 +13,7 @@ use clap::Parser;
 use common::cli::{self, NoSuchImage, Operand, Operands, Reported, Root};
 use common::container::Users;
 use common::error;
+use common::facts::Facts;
 use common::layout::Layout;
 use remove::Removal;
 
@@ -62,9 +63,15 @@ fn run(args: Args) -> Result<()> {
     }
     for (dir, operands) in parts {
         let removed = match dir {
-            None => remove(&store.images, Users::read(&store.containers()), args.force, &operands),
-            Some(dir) => Layout::open(dir)
-                .and_then(|layout| remove(&layout, Users::default(), args.force, &operands)),
+            None => {
+                let (facts, users) = (Facts::of(&store), Users::read(&store.containers()));
+                let (layout, force) = (&store.images, args.force);
+                Removal { layout, facts: Some(facts), users, force }.remove(&operands)
+            }
+            Some(dir) => Layout::open(dir).and_then(|layout| {
+                let (layout, force) = (&layout, args.force);
+                Removal { layout, facts: None, users: Users::default(), force }.remove(&operands)
+            }),
         };
         let outcomes = match removed {
             Ok(outcomes) => outcomes,
@@ -84,14 +91,4 @@ fn run(args: Args) -> Result<()> {
         }
     }
     if failed { Err(Reported.into()) } else { Ok(()) }
-}
-
-/// Removes images from one layout, and says of each what became of it.
-fn remove(
-    layout: &Layout,
-    users: Users,
-    force: bool,
-    operands: &[(String, Operand)],
-) -> Result<Vec<Result<()>>> {
-    Removal { layout, users, force }.remove(operands)
 }

@@ -1,6 +1,6 @@
 //! What goes when an image is removed: as `docker rmi` has it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow};
@@ -8,7 +8,8 @@ use common::cli::{self, Entry, Operand};
 use common::container::Users;
 use common::digest::Digest;
 use common::error::Hint;
-use common::layout::{Image, Index, Layout, Removing};
+use common::facts::Facts;
+use common::layout::{Image, Index, Layout, Removing, Unneeded};
 
 /// How long those are waited for who are adding images: img-tag, say, and not a pull.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -16,15 +17,17 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The removal of images from one layout.
 pub struct Removal<'a> {
     pub layout: &'a Layout,
+    /// What is known of its images, if it is a store's.
+    pub facts: Option<Facts>,
     pub users: Users,
     pub force: bool,
 }
 
 impl Removal<'_> {
     /// Removes images, and says of each what became of it.
-    pub fn remove(&self, operands: &[(String, Operand)]) -> Result<Vec<Result<()>>> {
+    pub fn remove(&mut self, operands: &[(String, Operand)]) -> Result<Vec<Result<()>>> {
         let removing = self.layout.removing(PATIENCE)?;
-        let (outcomes, removed) = removing.update(|index| {
+        let (outcomes, unneeded) = removing.update(|index| {
             let mut removed = Vec::new();
             let mut one = |operand: &Operand| -> Result<()> {
                 removed.extend(self.forget(index, operand)?);
@@ -32,10 +35,10 @@ impl Removal<'_> {
             };
             let outcomes: Vec<_> = operands.iter().map(|(_, operand)| one(operand)).collect();
             let changed = outcomes.iter().any(Result::is_ok);
-            Ok(((outcomes, removed), changed))
+            Ok(((outcomes, self.unneeded(index, &removing, &removed)), changed))
         })?;
         // The images are gone already; their blobs can be removed another time.
-        if let Err(err) = self.sweep(&removing, &removed) {
+        if let Err(err) = unneeded.and_then(|unneeded| removing.remove(unneeded)) {
             let text = common::error::line(&err);
             cli::warn(format!("blobs that may not be needed any more stay: {text}"));
         }
@@ -94,15 +97,18 @@ impl Removal<'_> {
         Ok(index.retain(|image| image.digest() != digest))
     }
 
-    /// Removes the blobs of entries that went which nothing needs any more.
-    fn sweep(&self, removing: &Removing, removed: &[Image]) -> Result<()> {
+    /// Returns the blobs of entries that went which nothing in `index` needs any more.
+    fn unneeded(
+        &mut self,
+        index: &Index,
+        removing: &Removing,
+        removed: &[Image],
+    ) -> Result<Vec<Unneeded>> {
         if removed.is_empty() || !removing.is_alone() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let index = self.layout.index()?;
-        let kept: BTreeSet<&str> = index.images().iter().map(Image::digest).collect();
+        let kept: HashSet<&str> = index.images().iter().map(Image::digest).collect();
         let mut candidates: BTreeSet<Digest> = BTreeSet::new();
-        let mut known = true;
         for image in removed {
             // The index that it was chosen from may go, even if it has another name.
             if kept.contains(image.digest()) && image.chosen_from().is_none() {
@@ -111,15 +117,22 @@ impl Removal<'_> {
             match self.layout.reach(image) {
                 Ok(reach) => candidates.extend(reach),
                 // It is damaged, and may be what was in the way of removing anything.
-                Err(_) => known = false,
+                Err(_) => return removing.unneeded(index),
             }
         }
-        let unneeded = match known {
-            true => removing.unneeded_of(&index, candidates, |_, _| None)?,
-            false => removing.unneeded(&index)?,
+        let Some(facts) = &mut self.facts else {
+            return removing.unneeded_of(index, candidates, |_, _| None);
         };
-        removing.remove(unneeded)?;
-        Ok(())
+        if !candidates.is_empty() {
+            for image in index.images() {
+                let _ = facts.learn(self.layout, image); // or it is read below
+            }
+            facts.save(index.images());
+        }
+        removing.unneeded_of(index, candidates, |image, blobs| {
+            let fact = facts.get(image)?;
+            Some(blobs.keys().filter(|blob| fact.may_need(blob)).copied().collect())
+        })
     }
 }
 

@@ -76,6 +76,7 @@ fn run(args: Args) -> Result<()> {
     }
     let found: Vec<_> =
         args.images.iter().map(|image| image.find(&store)).collect::<Result<_>>()?;
+    found.iter().for_each(|found| found.mark_used(&store));
     let images: Vec<_> = found
         .iter()
         .map(|found| archive::Image {
