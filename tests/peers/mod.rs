@@ -2,6 +2,7 @@
 
 mod inspect;
 mod save;
+mod tidy;
 
 use std::process::{Command, Stdio};
 
