@@ -150,6 +150,86 @@ fn history_is_img_history() {
 }
 
 #[test]
+fn rmi_says_what_went() {
+    let t = Sandbox::with_image("app:v1");
+    t.store(busybox(), "app:v2");
+    t.store(busybox(), "other");
+    let digest = &busybox().digest;
+    docker(&t, "docker rmi app:v2").prints("Untagged: app:v2\n");
+    docker(&t, "docker rmi nope app:v1").outputs(
+        "Untagged: app:v1\n",
+        "Error: No such image: nope\nhint: img-ls for what is here\n",
+        1,
+    );
+    docker(&t, "docker image rm other")
+        .prints(&format!("Untagged: other:latest\nDeleted: {digest}\n"));
+    t.store(busybox(), "app:v1");
+    t.store(busybox(), "app:v2");
+    docker(&t, &format!("docker image remove {}", id())).says("img-rm: ").exits(1);
+    docker(&t, &format!("docker rmi --force {}", id()))
+        .prints(&format!("Untagged: app:v1\nUntagged: app:v2\nDeleted: {digest}\n"));
+    docker(&t, "docker images -q").prints("");
+}
+
+/// Puts an image that has lost its name into the store, and returns its digest.
+fn unnamed(t: &Sandbox) -> &'static str {
+    t.store(busybox(), "app:v1");
+    let layer = format!("mkdir etc; echo x >etc/x; {}", sandbox::image::PACK);
+    let other = sandbox::image::Image::new(&[&layer], &serde_json::json!({}));
+    t.store(&other, "other");
+    t.sh("img-tag other app:v1 >$TMPDIR/x; rm $TMPDIR/x").is_silent();
+    &busybox().digest
+}
+
+#[test]
+fn prune_asks_and_says_what_it_gave() {
+    let t = Sandbox::new();
+    let digest = unnamed(&t);
+    let question =
+        "WARNING! This will remove all dangling images.\nAre you sure you want to continue? [y/N] ";
+    docker(&t, "docker image prune").prints(question);
+    docker(&t, "echo n | docker image prune").prints(question);
+    docker(&t, "docker images -q | wc -l").prints("3\n");
+    // How much that gives depends on the busybox that there is.
+    let space = "sed 's/space: [0-9.]*[kM]B/space: some/'";
+    docker(&t, &format!("echo y | docker image prune | {space}")).prints(&format!(
+        "{question}Deleted Images:\ndeleted: {digest}\n\nTotal reclaimed space: some\n"
+    ));
+    docker(&t, "docker image prune -f").prints("Total reclaimed space: 0B\n");
+    docker(&t, "docker image prune -af --filter label=nope").prints("Total reclaimed space: 0B\n");
+    let left = t.sh("img-inspect -f '{{.Id}}' other").text();
+    docker(&t, &format!("docker image prune --all --force | {space}")).prints(&format!(
+        "Deleted Images:\nuntagged: app:v1\nuntagged: other:latest\ndeleted: {left}\nTotal reclaimed space: some\n"
+    ));
+    docker(&t, "docker image prune --filter x").says("bad format of filter").exits(125);
+}
+
+#[test]
+fn system_prune_and_df_are_about_what_there_is() {
+    let t = Sandbox::new();
+    let digest = unnamed(&t);
+    docker(&t, "docker system df | tr -s ' ' | cut -d' ' -f 1-3")
+        .prints("TYPE TOTAL ACTIVE\nImages 2 0\n");
+    t.sh("du -sb $TARE_ROOT/images/blobs | numfmt --to=si --field 1 | cut -c1 >du").is_silent();
+    docker(&t, "docker system df | tail -n 1 | tr -s ' ' | cut -d' ' -f 4 | cut -c1 | cmp - du")
+        .is_silent();
+    docker(&t, "docker system prune").prints(
+        "WARNING! This will remove:\n  - all dangling images\n\nAre you sure you want to continue? [y/N] ",
+    );
+    docker(&t, "docker system prune -f | head -n 2")
+        .prints(&format!("Deleted Images:\ndeleted: {digest}\n"));
+    t.sh("ctr-spawn --name kept other true").exits(127);
+    docker(&t, "docker system prune -f").outputs(
+        "Total reclaimed space: 0B\n",
+        "docker: containers stay: they are removed with ctr-spawn --rm, or by hand\n",
+        0,
+    );
+    docker(&t, "docker system df | tail -n 1 | tr -s ' ' | cut -d' ' -f 1-3")
+        .prints("Images 1 1\n");
+    docker(&t, "docker system prune --volumes").says("not supported here").exits(125);
+}
+
+#[test]
 fn run_ends_as_its_process() {
     let t = Sandbox::with_image("app:v1");
     docker(&t, "echo in | docker run --rm -i app:v1 sh -c 'cat; exit 7'").outputs("in\n", "", 7);

@@ -274,6 +274,16 @@ fn any_operand_is_inspected() {
 }
 
 #[test]
+fn many_operands_come_on_stdin() {
+    let t = Sandbox::with_image("app:v1");
+    t.sh("printf 'app:v1\\napp:v1' | img-inspect --stdin -f '{{.Os}}' app:v1")
+        .prints("linux\nlinux\nlinux\n");
+    t.sh("printf 'app:v1\\0' | img-inspect --stdin -0 -f '{{.Os}}'").prints("linux\n");
+    t.sh("img-inspect --stdin </dev/null").prints("[]\n");
+    t.sh("printf 'App\\napp:v1' | img-inspect --stdin -f '{{.Os}}'").says("lower case").exits(1);
+}
+
+#[test]
 fn what_hostile_documents_claim_breaks_nothing() {
     let t = Sandbox::new();
     // Layers of more bytes than there are numbers, which nobody has to have.

@@ -28,16 +28,25 @@ pub struct Operands {
 
 impl Operands {
     /// Returns the operands, each as it was written and as it reads: those of the command line, then those of stdin.
+    ///
+    /// A `-` among them is the operand on stdin.
     pub fn read(self) -> Result<Vec<(String, Result<Operand>)>> {
+        let meant =
+            |(text, operand): (String, Result<Operand>)| (text, operand.and_then(Operand::meant));
+        Ok(self.images()?.into_iter().map(meant).collect())
+    }
+
+    /// Returns the same for who reads images only: a `-` may be an archive as well.
+    pub fn images(self) -> Result<Vec<(String, Result<Operand>)>> {
         let mut operands = self.given;
         if self.stdin {
             operands.extend(from_stdin(if self.null { '\0' } else { '\n' })?);
         }
-        let read = |text: String| {
-            let operand = text.parse().and_then(Operand::meant);
+        let parse = |text: String| {
+            let operand = text.parse();
             (text, operand)
         };
-        Ok(operands.into_iter().map(read).collect())
+        Ok(operands.into_iter().map(parse).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use common::cli::{self, Found, Operand, Reported, Root};
+use common::cli::{self, Found, Operand, Operands, Reported, Root};
 use common::confine::{Allowed, confine};
 use common::platform::Platform;
 use common::store::Store;
@@ -36,9 +36,8 @@ struct Args {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
 
-    /// The images
-    #[arg(value_name = "IMAGE", required = true)]
-    images: Vec<Operand>,
+    #[command(flatten)]
+    images: Operands,
 }
 
 /// Which document is shown, if not Docker's.
@@ -91,8 +90,8 @@ fn run(args: Args) -> Result<()> {
 
     let mut shown = 0;
     let mut failed = false;
-    for image in &args.images {
-        match show(&args, &store, image, &style) {
+    for (_, image) in args.images.clone().images()? {
+        match image.and_then(|image| show(&args, &store, &image, &style)) {
             Ok(text) => {
                 cli::print(separator(&style, shown))?;
                 cli::print(&text)?;
