@@ -23,6 +23,7 @@ fn waiting(t: &Sandbox, tool: &str) {
 fn readers_of_hostile_bytes_confine_themselves_first() {
     for t in [Sandbox::new(), Sandbox::new().as_user()] {
         waiting(&t, "img-pull --stdin");
+        waiting(&t, "img-push - 127.0.0.1:1/app");
         waiting(&t, "img-unpack - out");
         waiting(&t, "img-import - name");
         waiting(&t, "img-inspect --raw -");

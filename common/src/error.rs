@@ -121,6 +121,16 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// Returns a stranger's text as one short line.
+pub fn sanitised(text: &str, limit: usize) -> String {
+    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let one_line = one_line.trim();
+    match one_line.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}...", &one_line[..end]),
+        None => one_line.into(),
+    }
+}
+
 /// Returns whether a character does something to a terminal, other than to be seen.
 pub fn is_odd(c: char) -> bool {
     // U+202A..2069 reorder the text around them, so that a terminal shows another name.

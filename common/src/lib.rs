@@ -7,6 +7,7 @@
 //! runtime                    runs one OCI runtime spec
 //! used  facts                when images were used last · what is known of them for ever
 //! store  snapshot            where things are on this host · unpacked layers and their overlay
+//! credentials                who the user is to registries: docker's and podman's files, and helpers
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
 //! image digest reference platform template human    plain values: parse, print, compare; no I/O
@@ -19,6 +20,7 @@ pub mod bundle;
 pub mod cli;
 pub mod confine;
 pub mod container;
+pub mod credentials;
 pub mod digest;
 pub mod error;
 pub mod facts;

@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code)]
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+
 /// Restores the default action of SIGPIPE, which the Rust runtime ignores.
 ///
 /// Ignored, it turns `img-ls | head -1` into an error message, and a program
@@ -15,10 +17,24 @@ pub fn reset_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Starts something, and with it threads that do not end the program when they write to what is gone.
+///
+/// A tool dies of a write to a pipe that nobody reads, as stdout may be
+/// ([`reset_sigpipe`]). That is no power for a registry that hangs up, or for a
+/// helper that does not listen: where SIGPIPE is blocked, the write fails with EPIPE.
+pub fn without_sigpipe<T>(start: impl FnOnce() -> T) -> T {
+    let before = SigSet::from(Signal::SIGPIPE).thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let started = start();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask(); // it was a mask until now
+    }
+    started
+}
+
 /// Returns whether the process ignores `signal`: under nohup(1), or in the background of a script.
 ///
 /// nix has no call that asks for an action without setting one.
-pub fn is_ignored(signal: nix::sys::signal::Signal) -> bool {
+pub fn is_ignored(signal: Signal) -> bool {
     // SAFETY: sigaction is a C struct of integers and pointers that may all be zero.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: no new action is given, and the old one is written to memory that is ours.

@@ -6,11 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -85,6 +85,28 @@ pub fn make_dirs(dir: &Path) -> Result<()> {
         sync_above(dir)?;
     }
     Ok(())
+}
+
+/// Puts a file in place, whole, where there may be another; the last of several who do is right.
+///
+/// Its mode is `mode`, as far as the umask lets it be. Of a symlink the target is replaced.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let Some(name) = path.file_name() else { bail!("{}: no name of a file", path.display()) };
+    let mut new = OsStr::new(".").to_owned();
+    new.push(name);
+    // One name for all, so that nothing is left of those who died.
+    new.push(".new");
+    let new = path.with_file_name(new);
+    let write = || {
+        let _ = std::fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    write().inspect_err(|_| drop(std::fs::remove_file(&new))).at(path)?;
+    sync_above(path)
 }
 
 /// Sees that the name of `path` is on the disk: the directory that it is in has it.

@@ -1,4 +1,4 @@
-//! img-pull against registries that do everything wrong, one thing at a time.
+//! img-pull and img-push against registries that do everything wrong, one thing at a time.
 //!
 //! A row says what happens and how it must end. What every row is held to besides,
 //! the whole image or no name, secrets that stay where they belong, a bounded
@@ -11,6 +11,7 @@ mod connections;
 mod credentials;
 mod documents;
 mod network;
+mod push;
 mod redirects;
 mod silence;
 mod tls;
@@ -22,7 +23,7 @@ use sandbox::faulty::fault::Fault;
 
 #[test]
 fn the_list_has_no_row_twice() {
-    let tables: [fn() -> Vec<Fault>; 14] = [
+    let tables: [fn() -> Vec<Fault>; 18] = [
         answers::faults,
         auth::challenges,
         auth::tokens,
@@ -33,6 +34,10 @@ fn the_list_has_no_row_twice() {
         documents::bodies,
         documents::manifests,
         network::faults,
+        push::begins,
+        push::breaks,
+        push::ends,
+        push::secrets,
         redirects::faults,
         silence::faults,
         tls::faults,

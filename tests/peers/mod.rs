@@ -1,7 +1,9 @@
 //! Beside others: what we write they read, what they write we read, and both agree on what is in it.
 
 mod inspect;
+mod push;
 mod save;
+mod serve;
 
 use std::process::{Command, Stdio};
 

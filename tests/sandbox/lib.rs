@@ -114,13 +114,19 @@ impl Sandbox {
 
     /// Starts a registry on loopback: `$REGISTRY` is its address.
     pub fn with_registry(mut self) -> Sandbox {
-        self.registry = Some(Registry::start(&self.path("registry"), ""));
+        self.registry = Some(Registry::start(&self.path("registry"), "", None));
         self
     }
 
     /// Starts a registry with more in its configuration than its store and its address.
     pub fn with_registry_of(mut self, config: &str) -> Sandbox {
-        self.registry = Some(Registry::start(&self.path("registry"), config));
+        self.registry = Some(Registry::start(&self.path("registry"), config, None));
+        self
+    }
+
+    /// Starts a registry that speaks TLS, with this certificate and key.
+    pub fn with_registry_over_tls(mut self, config: &str, certificate: [&Path; 2]) -> Sandbox {
+        self.registry = Some(Registry::start(&self.path("registry"), config, Some(certificate)));
         self
     }
 

@@ -15,7 +15,7 @@ pub struct Line {
 
 #[derive(Default)]
 struct State {
-    /// Bytes a second for each connection, from the registry to us; 0 is as fast as it goes.
+    /// Bytes a second for each connection, in the direction that counts; 0 is as fast as it goes.
     speed: AtomicU64,
     received: AtomicU64,
     closed: AtomicBool,
@@ -23,8 +23,17 @@ struct State {
 }
 
 impl Line {
-    /// Opens a line to `registry`, a host and port, with this many bytes a second.
+    /// Opens a line to `registry`, a host and port, with this many bytes a second from there to us.
     pub fn to(registry: &str, speed: u64) -> Line {
+        Line::open(registry, speed, false)
+    }
+
+    /// Opens a line with this many bytes a second from us to `registry`; those are counted as received.
+    pub fn up(registry: &str, speed: u64) -> Line {
+        Line::open(registry, speed, true)
+    }
+
+    fn open(registry: &str, speed: u64, upwards: bool) -> Line {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State { speed: speed.into(), ..State::default() });
@@ -39,9 +48,13 @@ impl Line {
                     continue;
                 };
                 let (up, down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                thread::spawn(move || carry(up, server, &State::default()));
+                let (counted, other) = match upwards {
+                    true => ((up, server), (down, client)),
+                    false => ((down, client), (up, server)),
+                };
+                thread::spawn(move || carry(other.0, other.1, &State::default()));
                 let state = of_listener.clone();
-                thread::spawn(move || carry(down, client, &state));
+                thread::spawn(move || carry(counted.0, counted.1, &state));
             }
         });
         Line { address, state }
@@ -52,7 +65,7 @@ impl Line {
         self.address.to_string()
     }
 
-    /// Returns how many bytes have come from the registry.
+    /// Returns how many bytes have come, in the direction that counts.
     pub fn received(&self) -> u64 {
         self.state.received.load(Relaxed)
     }

@@ -15,16 +15,21 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts a registry that keeps its images and its log below `dir`. `config` is added to its configuration.
-    pub(crate) fn start(dir: &Path, config: &str) -> Registry {
+    /// Starts a registry that keeps its images and its log below `dir`. `config` is added to its
+    /// configuration; with a certificate and its key it speaks TLS.
+    pub(crate) fn start(dir: &Path, config: &str, tls: Option<[&Path; 2]>) -> Registry {
         fs::create_dir(dir).unwrap();
         let data = dir.join("data");
         let file = dir.join("config.yml");
+        let tls = tls.map_or(String::new(), |[certificate, key]| {
+            let (certificate, key) = (certificate.display(), key.display());
+            format!(", tls: {{certificate: {certificate}, key: {key}}}")
+        });
         let text = format!(
             "version: 0.1\n\
              log: {{level: info}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"127.0.0.1:0\", secret: tests}}\n\
+             http: {{addr: \"127.0.0.1:0\", secret: tests{tls}}}\n\
              {config}\n",
             data.display()
         );
@@ -46,7 +51,7 @@ impl Registry {
                 panic!("docker-registry ended:\n{lines}");
             }
             if let Some((_, rest)) = lines[start..].split_once("listening on ") {
-                break rest.split('"').next().unwrap().to_owned();
+                break rest.split(['"', ',']).next().unwrap().to_owned();
             }
         };
         let mut rest = File::create(dir.join("log")).unwrap();

@@ -9,6 +9,10 @@ pub mod list;
 mod moment;
 mod operand;
 mod operands;
+pub mod password;
+pub mod progress;
+#[cfg(feature = "registry")]
+pub mod registry;
 mod size;
 
 use std::error::Error as StdError;

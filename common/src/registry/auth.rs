@@ -14,11 +14,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use url::{Host, Url, form_urlencoded};
 
-use crate::error::Hint;
+use crate::credentials::Credentials;
+use crate::error::{Hint, sanitised};
 use crate::registry::challenge::Challenge;
-use crate::registry::credentials::Credentials;
 use crate::registry::http::{self, Request, Response};
-use crate::registry::{Options, follow, refusal, sanitised};
+use crate::registry::{Options, follow, refusal};
 
 /// The largest answer of a token service that is read: containers/image has the same.
 const TOKEN_LIMIT: u64 = 1 << 20;
@@ -51,6 +51,11 @@ struct Token {
 }
 
 impl Auth {
+    /// Returns whether the registry has asked for credentials.
+    pub fn was_asked(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).way.is_some()
+    }
+
     /// Returns the `Authorization` header for a repository, if the registry is known to want one.
     pub fn header(&self, at: &At) -> Result<Option<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).header(at)
@@ -71,8 +76,8 @@ impl Auth {
         state.way = Some(at.way(challenges)?);
         match state.header(at)? {
             Some(header) if Some(header.as_str()) != used => Ok(header),
-            Some(_) => Err(anyhow!("its credentials are refused")).hint(|| login(at.domain)),
-            None => Err(anyhow!("authentication required")).hint(|| login(at.domain)),
+            Some(_) => at.refuse("its credentials are refused".into()),
+            None => at.refuse("authentication required".into()),
         }
     }
 }
@@ -108,6 +113,20 @@ impl State {
     }
 }
 
+/// What is to be done at a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights<'a> {
+    /// Nothing but to say who one is.
+    Enter,
+    /// Take from a repository.
+    Pull,
+    /// Put into a repository what may come from another one.
+    Push {
+        /// The other one.
+        from: Option<&'a str>,
+    },
+}
+
 /// Where a request goes.
 pub struct At<'a> {
     /// How requests are sent.
@@ -120,12 +139,32 @@ pub struct At<'a> {
     pub base: &'a Url,
     /// The repository.
     pub path: &'a str,
+    /// What is to be done there.
+    pub rights: Rights<'a>,
 }
 
 impl At<'_> {
+    /// Returns the scopes that a token is asked for, separated by blanks.
     fn scope(&self) -> String {
         // Ours, not the challenge's: a registry cannot make us ask for more than we want to do.
-        format!("repository:{}:pull", self.path)
+        let path = self.path;
+        match self.rights {
+            Rights::Enter => String::new(),
+            Rights::Pull => format!("repository:{path}:pull"),
+            Rights::Push { from: None } => format!("repository:{path}:pull,push"),
+            Rights::Push { from: Some(from) } => {
+                format!("repository:{path}:pull,push repository:{from}:pull")
+            }
+        }
+    }
+
+    /// Returns an error about credentials, and says how to give others.
+    pub fn refuse<T>(&self, what: String) -> Result<T> {
+        let refused = Err(anyhow!(what));
+        match self.rights {
+            Rights::Enter => refused, // they were just given
+            _ => refused.hint(|| login(self.domain)),
+        }
     }
 
     fn credentials(&self) -> Result<Option<Credentials>> {
@@ -167,10 +206,10 @@ impl At<'_> {
         if let Some(service) = service {
             fields.append_pair("service", service);
         }
-        fields.append_pair("scope", &scope);
         let mut response = match who {
             // The OAuth 2 endpoint: distribution, oauth.md. A redirect would carry the token away.
             Some(Credentials::Identity(token)) => {
+                fields.append_pair("scope", &scope);
                 fields.append_pair("grant_type", "refresh_token");
                 fields.append_pair("client_id", "tare");
                 fields.append_pair("refresh_token", token);
@@ -178,6 +217,9 @@ impl At<'_> {
                 self.http.send(realm, &Request { form, ..Request::default() })?
             }
             who => {
+                for scope in scope.split_whitespace() {
+                    fields.append_pair("scope", scope);
+                }
                 let mut url = realm.clone();
                 url.query_pairs_mut()
                     .extend_pairs(form_urlencoded::parse(fields.finish().as_bytes()));
@@ -194,10 +236,9 @@ impl At<'_> {
             }
             // Not a refusal of the registry: nobody shall take a token service's 404 for a missing image.
             401 | 403 if who.is_some() => {
-                Err(anyhow!("the token service {place} does not accept the credentials"))
-                    .hint(|| login(self.domain))
+                self.refuse(format!("the token service {place} does not accept the credentials"))
             }
-            401 | 403 => Err(anyhow!("authentication required")).hint(|| login(self.domain)),
+            401 | 403 => self.refuse("authentication required".into()),
             status if super::retry::may_pass(status) => Err(refusal(&mut response).into()),
             status => bail!("the token service {place} answered {status}"),
         }
@@ -206,7 +247,7 @@ impl At<'_> {
 
 /// Says how to give credentials.
 pub fn login(domain: &str) -> String {
-    format!("--creds USER, or an entry for {domain} in ~/.docker/config.json")
+    format!("img-login {domain}, or --creds USER")
 }
 
 /// Refuses a token service that must not see credentials, or be asked at all: a

@@ -11,7 +11,8 @@ use anyhow::{Result, bail, ensure};
 
 use crate::digest::Digest;
 use crate::error::find;
-use crate::registry::http::{FEWEST, Failure, Response};
+use crate::registry::failure::Failure;
+use crate::registry::http::{FEWEST, Response};
 use crate::registry::{Refused, Registry, Tries, encoded, refusal};
 
 /// The most connections for one blob, even if each brings something.

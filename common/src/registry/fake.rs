@@ -134,13 +134,13 @@ fn serve(
         reader.read_exact(&mut body)?;
         asked.body = String::from_utf8_lossy(&body).into_owned();
         log.lock().unwrap().push(asked.clone());
-        if !reply(&mut stream, answer(&asked))? {
+        if !reply(&mut stream, answer(&asked), asked.method == "HEAD")? {
             return stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-fn reply(stream: &mut TcpStream, reply: Reply) -> std::io::Result<bool> {
+fn reply(stream: &mut TcpStream, reply: Reply, bodiless: bool) -> std::io::Result<bool> {
     if let Some((true, time)) = reply.silence {
         thread::sleep(time);
     }
@@ -155,6 +155,9 @@ fn reply(stream: &mut TcpStream, reply: Reply) -> std::io::Result<bool> {
     }
     stream.write_all(head.as_bytes())?;
     stream.write_all(b"\r\n")?;
+    if bodiless {
+        return Ok(true);
+    }
     let body = &reply.body[..reply.cut.unwrap_or(reply.body.len())];
     let (first, second) = body.split_at(body.len() / 2);
     for part in [first, second] {

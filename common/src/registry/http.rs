@@ -3,36 +3,55 @@
 //! A client is built when the first request needs one, and none is built for
 //! what needs no network. Redirects are the caller's: nothing is followed here,
 //! and so nothing is sent to where the caller did not say.
+//!
+//! A body that may be large goes another way than the rest ([`Http::upload`]): reqwest's blocking
+//! client bounds the time that a body takes, where we bound a silence; and it forgets what the
+//! server answers before all of a body was sent, which is how a server says no.
 
 use std::collections::HashMap;
-use std::error::Error as StdError;
-use std::fmt::{self, Display};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Cursor, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result};
+use anyhow::{Result, bail};
+use bytes::Bytes;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use reqwest::blocking::{Client, Response as Inner};
+use http_body::{Body, Frame, SizeHint};
+use reqwest::blocking::{Client, Response as Live};
 use reqwest::dns::{Name, Resolve, Resolving};
-use reqwest::{header, redirect};
-use rustls::AlertDescription as Alert;
+use reqwest::{Client as Sender, header, redirect};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use url::{Host, Url};
 
-use crate::error::Hint;
+use crate::registry::failure::{Failure, Kind, Unresolved};
 use crate::registry::tls::{self, HostFiles};
-use crate::registry::without_sigpipe;
+use crate::sys::without_sigpipe;
 
 /// Sends requests.
 pub struct Http {
     verify: bool,
     stall: Duration,
     certs: Vec<PathBuf>,
+    /// For what has no body to speak of.
     clients: Mutex<HashMap<Key, Client>>,
+    /// For uploads.
+    senders: Mutex<HashMap<Key, Sender>>,
+    uploads: Mutex<Option<Loop>>,
+}
+
+/// The thread on which uploads are sent. It ends with this.
+struct Loop {
+    handle: Handle,
+    _end: oneshot::Sender<()>,
 }
 
 /// What tells clients apart.
@@ -53,9 +72,42 @@ enum Tls {
     Host(String),
 }
 
+/// What is to be done with what a URL names. `PUT` and `PATCH` are for [`Http::upload`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Say what it is.
+    #[default]
+    Get,
+    /// Say whether it is there.
+    Head,
+    /// Make something of it.
+    Post,
+    /// Remove it.
+    Delete,
+    /// Put something there.
+    Put,
+    /// Add to it.
+    Patch,
+}
+
+impl Method {
+    fn name(self) -> reqwest::Method {
+        match self {
+            Method::Get => reqwest::Method::GET,
+            Method::Head => reqwest::Method::HEAD,
+            Method::Post => reqwest::Method::POST,
+            Method::Delete => reqwest::Method::DELETE,
+            Method::Put => reqwest::Method::PUT,
+            Method::Patch => reqwest::Method::PATCH,
+        }
+    }
+}
+
 /// A request.
 #[derive(Default)]
 pub struct Request<'a> {
+    /// What is to be done.
+    pub method: Method,
     /// The `Accept` header.
     pub accept: &'a str,
     /// The `Authorization` header.
@@ -69,18 +121,29 @@ pub struct Request<'a> {
 impl Http {
     /// Returns a sender that gives up on a silence of `stall`.
     pub fn new(verify: bool, stall: Duration, certs: Vec<PathBuf>) -> Http {
-        Http { verify, stall, certs, clients: Mutex::default() }
+        Http {
+            verify,
+            stall,
+            certs,
+            clients: Mutex::default(),
+            senders: Mutex::default(),
+            uploads: Mutex::default(),
+        }
     }
 
     /// Sends a request and returns the response, whatever its status is. It follows no redirect.
     pub fn send(&self, url: &Url, request: &Request) -> Result<Response> {
-        let client = self.client(url)?;
+        let client = self.client(url, &self.clients, |builder| {
+            let builder = reqwest::blocking::ClientBuilder::from(builder);
+            // Of connecting, of the response's head, of each read: not of the whole.
+            without_sigpipe(|| builder.timeout(self.stall).build())
+        })?;
         let mut builder = match &request.form {
             Some(form) => client
                 .post(url.as_str())
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form.clone()),
-            None => client.get(url.as_str()),
+            None => client.request(request.method.name(), url.as_str()),
         };
         // What a proxy on the way unpacks has another digest.
         builder = builder.header(header::ACCEPT_ENCODING, "identity");
@@ -91,17 +154,80 @@ impl Http {
             builder = builder.header(header::RANGE, format!("bytes={from}-"));
         }
         if let Some(text) = request.authorization {
-            let mut value = header::HeaderValue::from_str(text)?;
-            value.set_sensitive(true);
-            builder = builder.header(header::AUTHORIZATION, value);
+            builder = builder.header(header::AUTHORIZATION, secret(text)?);
         }
         match builder.send() {
-            Ok(inner) => Ok(Response { inner, stall: self.stall, waited: Duration::ZERO, came: 0 }),
-            Err(err) => Failure::of(&err, url, self.stall).into_error(url),
+            Ok(live) => Ok(Response::new(Inner::Live(Box::new(live)), self.stall)),
+            Err(err) => Failure::of(&err, err.is_timeout(), url, self.stall).into_error(url),
         }
     }
 
-    fn client(&self, url: &Url) -> Result<Client> {
+    /// Sends a request with a body that is read as it is sent, and returns the response, whatever its status is.
+    ///
+    /// The response may come before all was sent. Its body is cut short where it is long or slow.
+    pub fn upload(&self, url: &Url, request: &Upload, content: Content) -> Result<Response> {
+        let client = self.client(url, &self.senders, |builder| builder.build())?;
+        let pace = Arc::new(Mutex::new(Pace {
+            last: Instant::now(),
+            all: content.length == 0,
+            stall: self.stall,
+            patience: self.stall.max(request.patience),
+        }));
+        let (feed, pieces) = mpsc::channel(PIECES);
+        let body = Pieces { pieces, left: content.length, pace: pace.clone() };
+        let mut builder = client
+            .request(request.method.name(), url.as_str())
+            .header(header::CONTENT_TYPE, request.media_type)
+            .header(header::CONTENT_LENGTH, content.length);
+        if let Some((first, last)) = request.range {
+            // Without a unit: distribution-spec, pushing a blob in chunks.
+            builder = builder.header(header::CONTENT_RANGE, format!("{first}-{last}"));
+        }
+        if let Some(text) = request.authorization {
+            builder = builder.header(header::AUTHORIZATION, secret(text)?);
+        }
+        let message = builder.body(reqwest::Body::wrap(body)).build()?;
+        let (answer, answered) = std::sync::mpsc::channel();
+        let stall = self.stall;
+        self.uploads()?.spawn(async move {
+            // Who asked waits for it.
+            let _ = answer.send(exchange(&client, message, &pace, stall).await);
+        });
+        let local = content.feed(feed);
+        let answer = answered.recv();
+        local?;
+        match answer {
+            Ok(Ok(whole)) => Ok(Response::new(Inner::Whole(Box::new(whole)), self.stall)),
+            Ok(Err(Trouble::Silence(limit))) => Failure::silence(url, limit).into_error(url),
+            Ok(Err(Trouble::Client(err))) => {
+                Failure::of(&err, err.is_timeout(), url, self.stall).into_error(url)
+            }
+            Err(_) => bail!("{}: the thread of the uploads has ended", place(url)),
+        }
+    }
+
+    /// Returns the thread on which uploads are sent.
+    fn uploads(&self) -> Result<Handle> {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &*uploads {
+            return Ok(running.handle.clone());
+        }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        let run = move || drop(runtime.block_on(ended));
+        without_sigpipe(|| thread::Builder::new().name("uploads".into()).spawn(run))?;
+        *uploads = Some(Loop { handle: handle.clone(), _end: end });
+        Ok(handle)
+    }
+
+    /// Returns the client for a URL, which `build` makes if `known` has none yet.
+    fn client<C: Clone>(
+        &self,
+        url: &Url,
+        known: &Mutex<HashMap<Key, C>>,
+        build: impl FnOnce(reqwest::ClientBuilder) -> reqwest::Result<C>,
+    ) -> Result<C> {
         // As Go's clients do: what is on this machine is never reached through a proxy.
         let proxied = !is_loopback(url);
         let mut files = HostFiles::default();
@@ -113,29 +239,186 @@ impl Http {
             Tls::Never
         };
         let key = Key { proxied, tls };
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = known.get(&key) {
             return Ok(client.clone());
         }
         let config = match key.tls {
             Tls::Never => tls::none()?,
             _ => tls::config(files, self.verify)?,
         };
-        let mut builder = Client::builder()
+        let mut builder = Sender::builder()
             .user_agent(concat!("tare/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .referer(false)
-            .timeout(self.stall) // of connecting, of the response's head, of each read: not of the whole
             .connect_timeout(self.stall)
             .dns_resolver(Arc::new(Resolver::default()))
             .tls_backend_preconfigured(config);
         if !proxied {
             builder = builder.no_proxy();
         }
-        let client = without_sigpipe(|| builder.build())?;
-        clients.insert(key, client.clone());
+        let client = build(builder)?;
+        known.insert(key, client.clone());
         Ok(client)
     }
+}
+
+fn secret(text: &str) -> Result<header::HeaderValue> {
+    let mut value = header::HeaderValue::from_str(text)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The piece of a body that is read and sent.
+const PIECE: usize = 64 << 10;
+
+/// How many pieces wait to be sent.
+const PIECES: usize = 4;
+
+/// A request whose body is a [`Content`].
+pub struct Upload<'a> {
+    /// `PUT` or `PATCH`.
+    pub method: Method,
+    /// The `Authorization` header.
+    pub authorization: Option<&'a str>,
+    /// The `Content-Type` header.
+    pub media_type: &'a str,
+    /// The first and last byte of a part of a blob.
+    pub range: Option<(u64, u64)>,
+    /// The longest silence once all is sent, if that is more than other silences may be.
+    pub patience: Duration,
+}
+
+/// A body that is read as it is sent.
+pub struct Content<'a> {
+    /// How many bytes it has.
+    pub length: u64,
+    /// Where they come from.
+    pub reader: &'a mut dyn Read,
+    /// Is told of bytes that are on their way.
+    pub sent: &'a dyn Fn(u64),
+}
+
+impl Content<'_> {
+    /// Hands over piece by piece, until all is sent or nobody wants more.
+    fn feed(self, feed: mpsc::Sender<Option<Vec<u8>>>) -> Result<()> {
+        let mut left = self.length;
+        while left > 0 {
+            let mut piece = vec![0; left.min(PIECE as u64) as usize];
+            if let Err(err) = self.reader.read_exact(&mut piece) {
+                // The request is to fail: its end would look like the end of the body.
+                let _ = feed.blocking_send(None);
+                return Err(err.into());
+            }
+            let n = piece.len() as u64;
+            if feed.blocking_send(Some(piece)).is_err() {
+                break;
+            }
+            (self.sent)(n);
+            left -= n;
+        }
+        Ok(())
+    }
+}
+
+/// The pieces of a body, as the client asks for them.
+struct Pieces {
+    /// Nothing, if the rest cannot be read.
+    pieces: mpsc::Receiver<Option<Vec<u8>>>,
+    left: u64,
+    pace: Arc<Mutex<Pace>>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = match self.pieces.poll_recv(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(piece) => piece,
+        };
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.last = Instant::now();
+        let left = match &piece {
+            Some(Some(bytes)) => self.left.saturating_sub(bytes.len() as u64),
+            _ => self.left,
+        };
+        pace.all = left == 0;
+        drop(pace);
+        self.left = left;
+        Poll::Ready(match piece {
+            Some(Some(bytes)) => Some(Ok(Frame::data(bytes.into()))),
+            Some(None) => Some(Err(io::Error::other("cut short"))),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// When something was sent last, and how long nothing may happen from then on.
+struct Pace {
+    last: Instant,
+    all: bool,
+    stall: Duration,
+    patience: Duration,
+}
+
+impl Pace {
+    fn limit(&self) -> Duration {
+        if self.all { self.patience } else { self.stall }
+    }
+}
+
+/// Why there is no response to an upload.
+enum Trouble {
+    Silence(Duration),
+    Client(reqwest::Error),
+}
+
+/// Sends a request, and gives up on a silence.
+async fn exchange(
+    client: &Sender,
+    request: reqwest::Request,
+    pace: &Mutex<Pace>,
+    stall: Duration,
+) -> Result<Whole, Trouble> {
+    let mut response = pin!(client.execute(request));
+    let mut response = loop {
+        let (waited, limit) = {
+            let pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+            (pace.last.elapsed(), pace.limit())
+        };
+        if waited >= limit {
+            return Err(Trouble::Silence(limit));
+        }
+        if let Ok(done) = timeout(limit - waited, &mut response).await {
+            break done.map_err(Trouble::Client)?;
+        }
+    };
+    let mut body = Vec::new();
+    let rest = async {
+        while body.len() < ANSWER_LIMIT
+            && let Ok(Some(piece)) = response.chunk().await
+        {
+            body.extend_from_slice(&piece);
+        }
+    };
+    // The head says it all; what more there is to say is not worth an error.
+    let _ = timeout(stall, rest).await;
+    let (status, url) = (response.status().as_u16(), response.url().clone());
+    let headers = std::mem::take(response.headers_mut());
+    Ok(Whole { status, headers, url, body: Cursor::new(body) })
 }
 
 /// Returns a URL's host and port, as certs.d names a directory.
@@ -192,6 +475,9 @@ pub fn same_origin(a: &Url, b: &Url) -> bool {
 /// A byte now and then is no silence, and would hold us for years.
 pub const FEWEST: u64 = 1 << 10;
 
+/// The most of an answer to an upload that is read, or a bit more.
+const ANSWER_LIMIT: usize = 64 << 10;
+
 /// A response: its head has been read, its body not.
 pub struct Response {
     inner: Inner,
@@ -201,20 +487,56 @@ pub struct Response {
     came: u64,
 }
 
+enum Inner {
+    /// The body is to be read from the server.
+    Live(Box<Live>),
+    /// The body was read.
+    Whole(Box<Whole>),
+}
+
+struct Whole {
+    status: u16,
+    headers: header::HeaderMap,
+    url: Url,
+    body: Cursor<Vec<u8>>,
+}
+
 impl Response {
+    fn new(inner: Inner, stall: Duration) -> Response {
+        Response { inner, stall, waited: Duration::ZERO, came: 0 }
+    }
+
     /// Returns the status code.
     pub fn status(&self) -> u16 {
-        self.inner.status().as_u16()
+        match &self.inner {
+            Inner::Live(live) => live.status().as_u16(),
+            Inner::Whole(whole) => whole.status,
+        }
+    }
+
+    fn head(&self) -> &header::HeaderMap {
+        match &self.inner {
+            Inner::Live(live) => live.headers(),
+            Inner::Whole(whole) => &whole.headers,
+        }
+    }
+
+    /// Returns where it came from.
+    pub fn url(&self) -> &Url {
+        match &self.inner {
+            Inner::Live(live) => live.url(),
+            Inner::Whole(whole) => &whole.url,
+        }
     }
 
     /// Returns a header, if it is there once at least and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.inner.headers().get(name)?.to_str().ok()
+        self.head().get(name)?.to_str().ok()
     }
 
     /// Returns all headers of this name.
     pub fn headers(&self, name: &str) -> Vec<String> {
-        let values = self.inner.headers().get_all(name).iter();
+        let values = self.head().get_all(name).iter();
         values.filter_map(|value| value.to_str().ok().map(str::to_owned)).collect()
     }
 
@@ -227,14 +549,18 @@ impl Response {
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
             let start = Instant::now();
-            match self.inner.read(buf) {
+            let read = match &mut self.inner {
+                Inner::Live(live) => live.read(buf),
+                Inner::Whole(whole) => whole.body.read(buf),
+            };
+            match read {
                 Ok(n) => return self.weighed(n, start.elapsed()),
                 Err(err) if err.kind() == ErrorKind::Interrupted => {}
                 Err(err) => {
-                    let url = self.inner.url().clone();
+                    let url = self.url().clone();
                     let cause = err.get_ref().and_then(|err| err.downcast_ref::<reqwest::Error>());
                     let failure = match cause {
-                        Some(err) => Failure::of(err, &url, self.stall),
+                        Some(err) => Failure::of(err, err.is_timeout(), &url, self.stall),
                         None => Failure { kind: Kind::Broken, text: err.to_string() },
                     };
                     return failure.into_error(&url);
@@ -251,7 +577,7 @@ impl Response {
             return Ok(n);
         }
         if self.came < FEWEST {
-            let url = self.inner.url();
+            let url = self.url();
             let (came, waited) = (self.came, self.waited.as_secs_f32());
             let text = format!("{}: only {came} bytes came in {waited:.1} s", place(url));
             return Failure { kind: Kind::Stalled, text }.into_error(url);
@@ -274,121 +600,6 @@ impl Response {
         Ok(bytes)
     }
 }
-
-/// A request that got no response, or a response that broke off.
-#[derive(Debug)]
-pub struct Failure {
-    /// What went wrong.
-    pub kind: Kind,
-    text: String,
-}
-
-/// What a failure is, for those who decide by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Nothing listens there.
-    Refused,
-    /// The host has no address.
-    Unknown,
-    /// The other side does not speak TLS.
-    NotTls,
-    /// The other side's certificate is not trusted.
-    Certificate,
-    /// Our certificate is not trusted, or there is none.
-    Stranger,
-    /// Nothing came for too long.
-    Stalled,
-    /// The connection broke, or what came is no HTTP.
-    Broken,
-}
-
-impl Failure {
-    /// Returns whether another try may do better.
-    pub fn may_pass(&self) -> bool {
-        matches!(self.kind, Kind::Refused | Kind::Stalled | Kind::Broken)
-    }
-
-    /// Returns the failure of a response that ended too soon.
-    pub fn broken(text: String) -> Failure {
-        Failure { kind: Kind::Broken, text }
-    }
-
-    fn of(err: &reqwest::Error, url: &Url, stall: Duration) -> Failure {
-        let mut kind = Kind::Broken;
-        let mut text = String::new();
-        let mut link: Option<&(dyn StdError + 'static)> = Some(err);
-        while let Some(err) = link {
-            text = err.to_string();
-            if let Some(err) = err.downcast_ref::<rustls::Error>() {
-                (kind, text) = of_tls(err);
-                break;
-            }
-            if let Some(err) = err.downcast_ref::<Unresolved>() {
-                kind = if err.lasting { Kind::Unknown } else { Kind::Broken };
-            }
-            link = match err.downcast_ref::<io::Error>() {
-                Some(err) if err.kind() == ErrorKind::ConnectionRefused => {
-                    kind = Kind::Refused;
-                    None
-                }
-                // What an io::Error wraps is not its source: that is the source of what it wraps.
-                Some(err) => err.get_ref().map(|err| err as _),
-                None => err.source(),
-            };
-        }
-        if err.is_timeout() {
-            kind = Kind::Stalled;
-            text = format!("nothing came for {} s", stall.as_secs_f32());
-        }
-        Failure { kind, text: format!("{}: {text}", place(url)) }
-    }
-
-    fn into_error<T>(self, url: &Url) -> Result<T> {
-        let kind = self.kind;
-        let result = Err(Error::new(self));
-        let place = place(url);
-        match kind {
-            Kind::NotTls => result
-                .hint(|| format!("--tls-verify=false if {place} is meant to speak plain HTTP")),
-            Kind::Certificate => result.hint(|| {
-                format!(
-                    "the certificate of its authority goes to /etc/docker/certs.d/{place}/ca.crt"
-                )
-            }),
-            Kind::Stranger => result.hint(|| {
-                format!("ours goes to /etc/docker/certs.d/{place}/client.cert, and client.key")
-            }),
-            _ => result,
-        }
-    }
-}
-
-fn of_tls(err: &rustls::Error) -> (Kind, String) {
-    match err {
-        rustls::Error::InvalidMessage(_) => {
-            (Kind::NotTls, "it speaks no TLS: plain HTTP, perhaps".into())
-        }
-        rustls::Error::InvalidCertificate(why) => {
-            (Kind::Certificate, format!("its certificate is not trusted: {why}"))
-        }
-        rustls::Error::AlertReceived(
-            Alert::BadCertificate
-            | Alert::CertificateRequired
-            | Alert::CertificateUnknown
-            | Alert::UnknownCA
-            | Alert::AccessDenied,
-        ) => (Kind::Stranger, "it wants a client certificate that it trusts".into()),
-        err => (Kind::Broken, err.to_string()),
-    }
-}
-
-impl Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl StdError for Failure {}
 
 /// Looks up addresses, in /etc/hosts and by DNS.
 ///
@@ -443,18 +654,3 @@ impl Resolve for Resolver {
         })
     }
 }
-
-/// A host without an address.
-#[derive(Debug)]
-struct Unresolved {
-    lasting: bool,
-    text: String,
-}
-
-impl Display for Unresolved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl StdError for Unresolved {}

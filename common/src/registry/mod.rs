@@ -4,6 +4,7 @@
 //! GET /v2/REPOSITORY/manifests/TAG|DIGEST     a document, whole
 //! GET /v2/REPOSITORY/blobs/DIGEST             a blob, from any offset
 //! GET /v2/REPOSITORY/tags/list                names, page by page
+//! POST, PATCH, PUT                            the other way: upload
 //! ```
 //!
 //! Everything that comes back is a stranger's: lengths are bounded, redirects
@@ -14,10 +15,12 @@
 pub mod auth;
 pub mod blob;
 pub mod challenge;
-pub mod credentials;
+pub mod failure;
 pub mod http;
+mod parallel;
 pub mod retry;
 pub mod tls;
+pub mod upload;
 
 #[cfg(test)]
 mod fake;
@@ -28,25 +31,31 @@ use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use jiff::Timestamp;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use oci_spec::image::{Descriptor, MediaType};
 use serde::Deserialize;
 use url::{Host, Url};
 
+use crate::credentials::{Credentials, Files};
 use crate::digest::Digest;
-use crate::error::{Hint, find, line};
+use crate::error::{Hint, find, line, sanitised};
 use crate::image::{self, DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_LIMIT};
 use crate::reference::DOCKER_HUB;
-use auth::{At, Auth};
+use auth::{At, Auth, Rights};
 use blob::Blob;
-use credentials::{Credentials, Files};
-use http::{Failure, Http, Kind, Request, Response};
+use failure::{Failure, Kind};
+use http::{Http, Request, Response};
+
+pub use parallel::{Others, parallel};
+
+/// What is wrong with an answer in HTML.
+const WEB_PAGE: &str = "it answers with a web page: is there a login page in between?";
 
 /// The most redirects that lead to one answer.
 const HOPS: usize = 10;
@@ -104,6 +113,8 @@ pub struct Registry<'a> {
     http: Http,
     auth: Auth,
     base: Mutex<Option<Url>>,
+    /// The most bytes of a blob that it takes at a time.
+    part: AtomicU64,
 }
 
 impl<'a> Registry<'a> {
@@ -115,6 +126,7 @@ impl<'a> Registry<'a> {
             http: Http::new(options.verify, options.stall, options.certs.clone()),
             auth: Auth::default(),
             base: Mutex::default(),
+            part: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -266,15 +278,45 @@ impl<'a> Registry<'a> {
         Ok(found)
     }
 
-    /// Sends a request, authenticates if it must, and returns the last response.
+    /// Shows the registry who the user is; returns whether it asked.
+    pub fn enter(&self) -> Result<bool> {
+        Tries::new(self.options).until(|| {
+            let url = self.base()?.join("v2/")?;
+            let mut response = self.authorized("", Rights::Enter, &url, |authorization| {
+                let request = Request { authorization, ..Request::default() };
+                follow(&self.http, self.options.verify, &url, request)
+            })?;
+            let page = response.header("content-type").unwrap_or_default();
+            ensure!(!page.starts_with("text/html"), WEB_PAGE);
+            match response.status() {
+                200 => Ok(self.auth.was_asked()),
+                404 => bail!("{}: it is no registry", self.domain),
+                _ => Err(refusal(&mut response).into()),
+            }
+        })
+    }
+
+    /// Asks for something to pull.
     fn get(&self, path: &str, url: &Url, accept: &str, from: Option<u64>) -> Result<Response> {
-        let base = self.base()?;
-        let at =
-            At { http: &self.http, options: self.options, domain: &self.domain, base: &base, path };
-        let send = |authorization: Option<&str>| {
-            let request = Request { accept, authorization, from, form: None };
+        self.authorized(path, Rights::Pull, url, |authorization| {
+            let request = Request { accept, authorization, from, ..Request::default() };
             follow(&self.http, self.options.verify, url, request)
-        };
+        })
+    }
+
+    /// Sends a request, authenticates if it must, and returns the last response.
+    ///
+    /// `send` is given an `Authorization` header, and returns what came and from where.
+    fn authorized(
+        &self,
+        path: &str,
+        rights: Rights,
+        url: &Url,
+        mut send: impl FnMut(Option<&str>) -> Result<(Response, Url)>,
+    ) -> Result<Response> {
+        let base = self.base()?;
+        let (http, options, domain) = (&self.http, self.options, &self.domain);
+        let at = At { http, options, domain, base: &base, path, rights };
         let used = self.auth.header(&at).context(self.domain.clone())?;
         let (response, last) = send(used.as_deref())?;
         if response.status() != 401 {
@@ -297,30 +339,22 @@ impl<'a> Registry<'a> {
         let (mut response, last) = send(Some(&renewed))?;
         let ours = http::same_origin(&last, url);
         if ours && response.status() == 401 && renewed.starts_with("Basic ") {
-            return Err(anyhow!("{}: its credentials are refused", self.domain))
-                .hint(|| auth::login(&self.domain));
+            return at.refuse(format!("{}: its credentials are refused", self.domain));
         }
         if ours && matches!(response.status(), 401 | 403) {
-            // Docker Hub says the same of what is private and of what does not exist.
-            return Err(refusal(&mut response))
-                .hint(|| format!("no such repository, or {}", auth::login(&self.domain)));
+            let refused = Err(refusal(&mut response));
+            let login = auth::login(&self.domain);
+            return match rights {
+                Rights::Enter => refused.context(self.domain.clone()),
+                // Docker Hub says the same of what is private and of what does not exist.
+                Rights::Pull => refused.hint(|| format!("no such repository, or {login}")),
+                Rights::Push { .. } => {
+                    refused.hint(|| format!("no right to push there, or {login}"))
+                }
+            };
         }
         Ok(response)
     }
-}
-
-/// Starts something, and with it threads that do not end the program when they write to what is gone.
-///
-/// A tool dies of a write to a pipe that nobody reads, as stdout may be
-/// (`sys::reset_sigpipe`). That is no power for a registry that hangs up, or for a
-/// helper that does not listen: where SIGPIPE is blocked, the write fails with EPIPE.
-fn without_sigpipe<T>(start: impl FnOnce() -> T) -> T {
-    let before = SigSet::from(Signal::SIGPIPE).thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let started = start();
-    if let Ok(before) = before {
-        let _ = before.thread_set_mask(); // it was a mask until now
-    }
-    started
 }
 
 /// Sends a request and follows where it is sent, by rules. Secrets stay with the first origin.
@@ -397,15 +431,10 @@ impl Tries<'_> {
 
     /// Waits before another try, or returns the error if that would not help.
     fn wait(&mut self, err: Error) -> Result<()> {
-        let refused = find::<Refused>(&err);
-        let may_pass = match (find::<Failure>(&err), refused) {
-            (Some(failure), _) => failure.may_pass(),
-            (_, Some(refused)) => retry::may_pass(refused.status),
-            _ => false,
-        };
-        if !may_pass || self.failed >= self.retries {
+        if !may_pass(&err) || self.failed >= self.retries {
             return Err(err);
         }
+        let refused = find::<Refused>(&err);
         let mut pause = retry::pause(self.options.backoff, self.failed);
         if let Some(after) = refused.and_then(|refused| refused.after) {
             if after > retry::PATIENCE {
@@ -419,6 +448,15 @@ impl Tries<'_> {
         self.failed += 1;
         thread::sleep(pause);
         Ok(())
+    }
+}
+
+/// Returns whether another try may do better.
+fn may_pass(err: &Error) -> bool {
+    match (find::<Failure>(err), find::<Refused>(err)) {
+        (Some(failure), _) => failure.may_pass(),
+        (_, Some(refused)) => retry::may_pass(refused.status),
+        _ => false,
     }
 }
 
@@ -507,16 +545,6 @@ impl Display for NotFound {
 
 impl StdError for NotFound {}
 
-/// Returns a stranger's text as one short line.
-fn sanitised(text: &str, limit: usize) -> String {
-    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let one_line = one_line.trim();
-    match one_line.char_indices().nth(limit) {
-        Some((end, _)) => format!("{}...", &one_line[..end]),
-        None => one_line.into(),
-    }
-}
-
 /// Returns the media type of a document: what the header says, or the document itself if the header says nothing.
 fn media_type_of(header: &str, bytes: &[u8]) -> Result<String> {
     let said = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -524,7 +552,7 @@ fn media_type_of(header: &str, bytes: &[u8]) -> Result<String> {
         "" | "application/json" | "application/octet-stream" | "text/plain" => {
             image::media_type_of(bytes)
         }
-        "text/html" => bail!("it answers with a web page: is there a login page in between?"),
+        "text/html" => bail!(WEB_PAGE),
         _ => Ok(said),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
@@ -35,6 +36,24 @@ impl Content {
         let blobs = image.blobs().into_iter();
         let blobs = blobs.map(|(hex, path)| (format!("sha256:{hex}"), fs::read(path).unwrap()));
         Content { digest: image.digest.clone(), blobs: blobs.collect() }
+    }
+
+    /// Writes it into an image layout, under these names.
+    pub fn write_to(&self, dir: &Path, names: &[String]) {
+        fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
+        for (digest, bytes) in &self.blobs {
+            fs::write(dir.join("blobs").join(digest.replace(':', "/")), bytes).unwrap();
+        }
+        let entry = |name: &String| {
+            json!({
+                "mediaType": MANIFEST, "digest": self.digest, "size": self.manifest().len(),
+                "annotations": { "org.opencontainers.image.ref.name": name },
+            })
+        };
+        let entries: Vec<Value> = names.iter().map(entry).collect();
+        let index = json!({ "schemaVersion": 2, "manifests": entries });
+        fs::write(dir.join("index.json"), index.to_string()).unwrap();
+        fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     }
 
     /// Returns the bytes of the manifest.

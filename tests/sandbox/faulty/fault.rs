@@ -26,7 +26,8 @@ use serde_json::json;
 use super::content::{self, Content};
 use super::message::{Asked, Reply};
 use super::net::{self, Dns};
-use super::server::{FLOOD, Meet, Port, Server, Welcome};
+use super::server::{FLOOD, Hunger, Meet, Port, Server, Welcome};
+use super::shelf::Shelf;
 use super::tls;
 use crate::Sandbox;
 use crate::image::read_json;
@@ -52,6 +53,8 @@ const AT_ONCE: usize = 6;
 /// What a row's hosts know: the image, each other's addresses, and how it went until now.
 pub struct Scene {
     pub content: Arc<Content>,
+    /// What was pushed to the registry.
+    pub shelf: Shelf,
     addresses: Vec<String>,
     /// The registry is well again.
     calm: AtomicBool,
@@ -82,14 +85,22 @@ impl Scene {
         asked.blob() == Some(&self.content.layer())
     }
 
+    /// Returns whether bytes of the first layer come.
+    pub fn carries_layer(&self, asked: &Asked) -> bool {
+        let length = asked.header("content-length").and_then(|it| it.parse().ok()).unwrap_or(0);
+        asked.carries() && length > 300_000
+    }
+
     /// Answers as a registry should.
     pub fn well(&self, asked: &Asked) -> Reply {
-        self.content.answer(asked)
+        self.shelf.answer(asked).unwrap_or_else(|| self.content.answer(asked))
     }
 }
 
 /// Says what to answer, by what is known of the row.
 type Answer = Box<dyn Fn(&Asked, &Scene) -> Reply + Send + Sync>;
+/// Says how much of a body is taken, by what is known of the row.
+type Takes = Box<dyn Fn(&Asked, &Scene) -> Option<usize> + Send + Sync>;
 /// Looks at what each host was asked.
 type Look = Box<dyn Fn(&[Vec<Asked>], &Scene) -> Result<(), String> + Send + Sync>;
 /// Prepares the place where the program is run.
@@ -100,6 +111,7 @@ struct Host {
     /// The certificate that it shows, and whether it wants one.
     tls: Option<(&'static str, bool)>,
     meet: Meet,
+    takes: Takes,
     answer: Answer,
     /// The password is for it too.
     trusted: bool,
@@ -108,7 +120,8 @@ struct Host {
 impl Host {
     fn at(at: &str, answer: Answer) -> Host {
         let meet = Box::new(|_| Welcome::Serve);
-        Host { at: at.into(), tls: None, meet, answer, trusted: false }
+        let takes = Box::new(|_: &Asked, _: &Scene| None);
+        Host { at: at.into(), tls: None, meet, takes, answer, trusted: false }
     }
 }
 
@@ -136,6 +149,9 @@ pub struct Fault {
     looks: Vec<Look>,
     untouched: Vec<usize>,
     spawns: bool,
+    pushes: bool,
+    /// What the image is called in the store that it is pushed from, beside `app:1`.
+    called: Vec<String>,
     limit: Duration,
     least: Duration,
     rerun: bool,
@@ -164,6 +180,8 @@ pub fn fault(story: impl Into<String>) -> Fault {
         looks: Vec::new(),
         untouched: Vec::new(),
         spawns: false,
+        pushes: false,
+        called: Vec::new(),
         limit: Duration::from_secs(15),
         least: Duration::ZERO,
         rerun: true,
@@ -179,6 +197,15 @@ impl Fault {
         answer: impl Fn(&Asked, &Scene) -> Reply + Send + Sync + 'static,
     ) -> Fault {
         self.hosts[0].answer = Box::new(answer);
+        self
+    }
+
+    /// The registry takes so much of a body, and answers then; it does not read the rest.
+    pub fn takes(
+        mut self,
+        takes: impl Fn(&Asked, &Scene) -> Option<usize> + Send + Sync + 'static,
+    ) -> Fault {
+        self.hosts[0].takes = Box::new(takes);
         self
     }
 
@@ -271,6 +298,22 @@ impl Fault {
         Fault { spawns: true, ..self }
     }
 
+    /// The image is in the store, and is to be pushed.
+    pub fn pushes(self) -> Fault {
+        Fault { pushes: true, ..self }
+    }
+
+    /// The image that is pushed has this name here too.
+    pub fn called(mut self, name: &str) -> Fault {
+        self.called.push(name.into());
+        self
+    }
+
+    /// It ends with the image in the registry.
+    pub fn arrives(self) -> Fault {
+        Fault { ends: Ends::Pulls(None), pushes: true, ..self }
+    }
+
     /// The program is to say what it does.
     pub fn loud(self) -> Fault {
         Fault { loud: true, ..self }
@@ -349,6 +392,7 @@ impl Fault {
         let ports: Vec<Port> = self.hosts.iter().map(|host| Port::take(&host.at)).collect();
         let scene = Arc::new(Scene {
             content: Content::of_tests(),
+            shelf: Shelf::default(),
             addresses: ports.iter().map(|port| port.address.to_string()).collect(),
             calm: AtomicBool::new(false),
             counts: Mutex::default(),
@@ -367,7 +411,12 @@ impl Fault {
                 true => Welcome::Serve,
                 false => meet(nth),
             };
-            servers.push(port.serve(tls, Box::new(meet), Box::new(answer)));
+            let (takes, of_host) = (host.takes, scene.clone());
+            let hunger: Hunger = Box::new(move |asked| match of_host.calm.load(SeqCst) {
+                true => None,
+                false => takes(asked, &of_host),
+            });
+            servers.push(port.serve(tls, Box::new(meet), hunger, Box::new(answer)));
         }
         let fill = |text: &str| {
             let filled = match text.contains("{trusted}") {
@@ -385,9 +434,24 @@ impl Fault {
         if self.stored {
             store_password(t, &names[0]);
         }
+        if self.pushes {
+            let called = self.called.iter().map(|name| fill(name));
+            let names: Vec<String> = called.chain(["docker.io/library/app:1".into()]).collect();
+            scene.content.write_to(&t.path("tare/images"), &names);
+        }
         (self.prepare)(t, &scene);
         let words = self.net.map(|_| net::words(t)).unwrap_or_default();
+        let tool = match (self.spawns, self.pushes) {
+            (true, _) => "ctr-spawn",
+            (_, true) => "img-push",
+            _ => "img-pull",
+        };
         let program = match (self.spawns, self.loud) {
+            _ if self.pushes => format!(
+                "img-push -q --retry-delay 5ms {} app:1 {}",
+                fill(&self.options),
+                names.join(" ")
+            ),
             (true, _) => format!("ctr-spawn --rm --network none {} echo ran", names[0]),
             (false, loud) => format!(
                 "img-pull {} --retry-delay 5ms {} {}",
@@ -399,7 +463,7 @@ impl Fault {
         let limit = if self.spawns { String::new() } else { format!("ulimit -d {LIMIT}; ") };
         let script = format!("{limit}{} exec {words} {program}", export(&fill(&self.environment)));
 
-        let mut judge = Judge { t, scene: &scene, names: &names, wrong: Vec::new() };
+        let mut judge = Judge { t, scene: &scene, tool, names: &names, wrong: Vec::new() };
         let run = t.sh(&script);
         let logs: Vec<Vec<Asked>> = servers.iter().map(Server::log).collect();
         for (n, server) in servers.iter().enumerate() {
@@ -423,14 +487,20 @@ impl Fault {
         }
         judge.words(&run, self.spawns || self.loud);
         let pulled = judge.end(&run, &self.ends, self.spawns);
-        judge.store(pulled, &self.ends);
+        match self.pushes {
+            true => judge.shelf(pulled),
+            false => judge.store(pulled, &self.ends),
+        }
         if !pulled && self.rerun {
             scene.calm.store(true, SeqCst);
             let run = t.sh(&script);
             if run.code != 0 {
                 judge.say(format!("it cannot go on: {}", String::from_utf8_lossy(&run.stderr)));
             }
-            judge.store(run.code == 0, &Ends::Pulls(None));
+            match self.pushes {
+                true => judge.shelf(run.code == 0),
+                false => judge.store(run.code == 0, &Ends::Pulls(None)),
+            }
         }
         let wrong = std::mem::take(&mut judge.wrong);
         let _ = fs::remove_dir_all(t.path("tare/images/.partial"));
@@ -470,6 +540,7 @@ fn paths(logs: &[Vec<Asked>]) -> Vec<Vec<String>> {
 struct Judge<'a> {
     t: &'a Sandbox,
     scene: &'a Scene,
+    tool: &'a str,
     names: &'a [String],
     wrong: Vec<String>,
 }
@@ -512,7 +583,7 @@ impl Judge<'_> {
             true => "ran\n".into(),
             false => self.names.iter().map(|name| format!("{name}@{digest}\n")).collect::<String>(),
         };
-        let program = if spawns { "ctr-spawn" } else { "img-pull" };
+        let program = self.tool;
         let pulled = run.code == 0;
         match ends {
             Ends::Fails(words) if pulled || !stderr.contains(words) => {
@@ -532,6 +603,34 @@ impl Judge<'_> {
             }
         }
         pulled
+    }
+
+    /// Looks at what the registry has got, and at what was left where it came from.
+    fn shelf(&mut self, pushed: bool) {
+        let tag = self.scene.shelf.tag("1");
+        let expected = pushed.then(|| self.scene.content.digest.clone());
+        if tag != expected {
+            self.say(format!("the registry has {tag:?} under the tag, not {expected:?}"));
+        }
+        let kept = self.scene.shelf.kept();
+        for (digest, bytes) in &self.scene.content.blobs {
+            match kept.get(digest) {
+                Some(kept) if kept != bytes => self.say(format!("corrupt: {digest}")),
+                None if pushed => self.say(format!("{digest} is not there")),
+                _ => {}
+            }
+        }
+        for dir in fs::read_dir(self.t.path("tare")).unwrap().map(|it| it.unwrap().path()) {
+            let left = fs::read_dir(&dir).unwrap().map(|it| it.unwrap().path());
+            // When an image was used last is to be remembered.
+            let left: Vec<_> = left.filter(|it| !it.ends_with("cache/used")).collect();
+            if dir.file_name().unwrap() != "images" && !left.is_empty() {
+                self.say(format!("it left {left:?}"));
+            }
+        }
+        if holds_secret(&self.t.path("tare")) {
+            self.say("a secret is in the store".into());
+        }
     }
 
     /// Looks at the store.

@@ -12,6 +12,10 @@ pub struct Asked {
     /// Their names are in lower case.
     pub headers: Vec<(String, String)>,
     pub body: String,
+    /// The body's bytes, as many as the server took.
+    pub bytes: Vec<u8>,
+    /// They are all there are.
+    pub whole: bool,
     /// How often this was asked of this server, with this time: 1, 2, ...
     pub nth: usize,
 }
@@ -39,6 +43,16 @@ impl Asked {
     /// Returns the digest of the blob that is asked for.
     pub fn blob(&self) -> Option<&str> {
         self.path().split_once("/blobs/").map(|(_, digest)| digest)
+    }
+
+    /// Returns the upload that is asked about; the empty one is to be begun.
+    pub fn upload(&self) -> Option<&str> {
+        self.path().split_once("/blobs/uploads/").map(|(_, upload)| upload)
+    }
+
+    /// Returns whether this brings bytes of a blob.
+    pub fn carries(&self) -> bool {
+        self.upload().is_some() && self.header("content-length").is_some_and(|it| it != "0")
     }
 
     /// Returns the first byte that is asked for, if not all are.

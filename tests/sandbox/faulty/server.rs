@@ -22,6 +22,9 @@ pub const FLOOD: u64 = 64 << 20;
 /// Says what to answer.
 pub type Answer = Box<dyn Fn(&Asked) -> Reply + Send + Sync>;
 
+/// Says how much of a request's body is taken before it is answered; all of it if nothing is said.
+pub type Hunger = Box<dyn Fn(&Asked) -> Option<usize> + Send + Sync>;
+
 /// What is done to a connection before anything is asked.
 #[derive(Clone, Debug)]
 pub enum Welcome {
@@ -55,8 +58,14 @@ impl Port {
     }
 
     /// Begins to answer.
-    pub fn serve(self, tls: Option<Arc<ServerConfig>>, meet: Meet, answer: Answer) -> Server {
-        let shared = Arc::new(Shared { tls, meet, answer, ..Shared::empty() });
+    pub fn serve(
+        self,
+        tls: Option<Arc<ServerConfig>>,
+        meet: Meet,
+        hunger: Hunger,
+        answer: Answer,
+    ) -> Server {
+        let shared = Arc::new(Shared { tls, meet, hunger, answer, ..Shared::empty() });
         let of_listener = shared.clone();
         thread::spawn(move || {
             for stream in self.listener.incoming() {
@@ -84,6 +93,7 @@ pub struct Server {
 struct Shared {
     tls: Option<Arc<ServerConfig>>,
     meet: Meet,
+    hunger: Hunger,
     answer: Answer,
     log: Mutex<Vec<Asked>>,
     times: Mutex<HashMap<String, usize>>,
@@ -161,6 +171,7 @@ impl Shared {
         Shared {
             tls: None,
             meet: Box::new(|_| Welcome::Serve),
+            hunger: Box::new(|_| None),
             answer: Box::new(|_| Reply::new(404, "")),
             log: Mutex::default(),
             times: Mutex::default(),
@@ -198,10 +209,15 @@ impl Shared {
     fn serve(&self, wire: Wire) -> std::io::Result<()> {
         let mut reader = BufReader::new(wire);
         while let Some(asked) = self.read(&mut reader)? {
-            self.log.lock().unwrap().push(asked.clone());
+            let noted = Asked { bytes: Vec::new(), body: noted(&asked.body), ..asked.clone() };
+            self.log.lock().unwrap().push(noted);
+            let whole = asked.whole;
             let reply = (self.answer)(&asked);
             if !self.reply(reader.get_mut(), reply)? {
                 return Ok(());
+            }
+            if !whole {
+                return close(reader.get_ref());
             }
         }
         Ok(())
@@ -228,14 +244,18 @@ impl Shared {
             let Some((name, value)) = line.trim().split_once(':') else { break };
             asked.headers.push((name.to_lowercase(), value.trim().to_owned()));
         }
+        {
+            let mut times = self.times.lock().unwrap();
+            let nth = times.entry(format!("{method} {target}")).or_default();
+            *nth += 1;
+            asked.nth = *nth;
+        }
         let length = asked.header("content-length").and_then(|it| it.parse().ok()).unwrap_or(0);
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        asked.body = String::from_utf8_lossy(&body).into_owned();
-        let mut times = self.times.lock().unwrap();
-        let nth = times.entry(format!("{method} {target}")).or_default();
-        *nth += 1;
-        asked.nth = *nth;
+        let taken = (self.hunger)(&asked).unwrap_or(length).min(length);
+        reader.take(taken as u64).read_to_end(&mut asked.bytes)?;
+        asked.body = String::from_utf8_lossy(&asked.bytes).into_owned();
+        // What was not taken would be read as the next request.
+        asked.whole = asked.bytes.len() == length;
         Ok(Some(asked))
     }
 
@@ -307,6 +327,13 @@ impl Shared {
         });
         Ok(())
     }
+}
+
+/// The longest body that is kept in the log: a blob is not looked for in it.
+const NOTED: usize = 64 << 10;
+
+fn noted(body: &str) -> String {
+    if body.len() > NOTED { String::new() } else { body.to_owned() }
 }
 
 /// Ends a connection so that the client can read all that was sent. TLS says no farewell.

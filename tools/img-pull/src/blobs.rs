@@ -4,23 +4,15 @@
 //! a time, so memory does not grow with the image. What stays behind when a
 //! worker fails or dies is gone on with by the next pull.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use common::cli::progress::Progress;
 use common::digest::Digest;
 use common::error::Hint;
 use common::layout::{BlobWriter, Writing};
-use common::registry::{Registry, blob};
-
-use crate::progress::Progress;
-
-/// How many blobs are on their way at once. Docker has 3, containers/image 6.
-const WORKERS: usize = 4;
+use common::registry::{Others, Registry, blob, parallel};
 
 /// The piece that is read, hashed and written: it stays in the processor's cache.
 const PIECE: usize = 128 << 10;
@@ -44,40 +36,11 @@ pub fn fetch(
     blobs: BTreeMap<Digest, Wanted>,
     progress: &Progress,
 ) -> Result<()> {
-    // The largest first, so that no worker begins it when the others are done.
-    let mut queue: Vec<(Digest, Wanted)> = blobs.into_iter().collect();
-    queue.sort_by_key(|(_, wanted)| Reverse(wanted.size));
-    let workers = queue.len().min(WORKERS);
-    let queue = Mutex::new(queue.into_iter());
-    let first: Mutex<Option<Error>> = Mutex::default();
-    let failed = AtomicBool::new(false);
-    let work = || {
-        let mut buffer = vec![0; PIECE];
-        while !failed.load(Relaxed) {
-            let next = queue.lock().ok().and_then(|mut queue| queue.next());
-            let Some((digest, wanted)) = next else { break };
-            let work = Work { writing, registry, path, progress, failed: &failed };
-            if let Err(err) = work.fetch(&digest, &wanted, &mut buffer) {
-                failed.store(true, Relaxed);
-                if let Ok(mut first) = first.lock() {
-                    first.get_or_insert(err);
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..workers {
-            // Where there can be no more threads, those that there are do it.
-            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
-    match first.into_inner() {
-        Ok(Some(err)) => Err(err),
-        _ => Ok(()),
-    }
+    let blobs = blobs.into_iter().map(|(digest, wanted)| (wanted.size, (digest, wanted)));
+    parallel(blobs.collect(), |(digest, wanted), others| {
+        let work = Work { writing, registry, path, progress, others };
+        work.fetch(&digest, &wanted, &mut vec![0; PIECE])
+    })
 }
 
 struct Work<'a> {
@@ -85,8 +48,7 @@ struct Work<'a> {
     registry: &'a Registry<'a>,
     path: &'a str,
     progress: &'a Progress,
-    /// Another worker failed: the image will not be complete.
-    failed: &'a AtomicBool,
+    others: &'a Others,
 }
 
 impl Work<'_> {
@@ -137,7 +99,7 @@ impl Work<'_> {
                 }
                 Err(err) => return Err(err),
             };
-            if self.failed.load(Relaxed) {
+            if self.others.failed() {
                 return Ok(false);
             }
             out.write_all(&buffer[..n]).with_context(|| format!("blob {digest}"))?;

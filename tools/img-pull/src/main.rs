@@ -6,30 +6,26 @@
 
 mod blobs;
 mod near;
-mod password;
-mod progress;
 mod pull;
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{ArgAction, Parser};
+use clap::Parser;
+use common::cli::progress::{Progress, Style, Words};
+use common::cli::registry::Access;
 use common::cli::{self, Dir, Root};
 use common::confine::{Allowed, confine};
-use common::error::{At, Usage, find};
+use common::error::{Usage, find};
 use common::layout::Layout;
 use common::platform::Platform;
 use common::reference::Reference;
-use common::registry::credentials::Files;
 use common::registry::{Options, Registry};
 
-use progress::{Progress, Style};
 use pull::Pull;
 
 /// The longest line of a list on stdin.
@@ -62,32 +58,8 @@ struct Args {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Who you are to the registry; the password is asked for if it is left out
-    #[arg(long, value_name = "USER[:PASSWORD]")]
-    creds: Option<String>,
-
-    /// The file with credentials, instead of podman's and docker's
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-
-    /// Whether certificates must be trusted; if not, plain HTTP will do as well
-    #[arg(
-        long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_value_t = true, default_missing_value = "true"
-    )]
-    tls_verify: bool,
-
-    /// How often to try again what may yet succeed
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    retry: u32,
-
-    /// How long to wait before the first of these; each waits twice as long as the one before
-    #[arg(long, value_name = "TIME", value_parser = cli::duration, default_value = "400ms")]
-    retry_delay: Duration,
-
-    /// Give up on a registry that says nothing for so long
-    #[arg(long, value_name = "TIME", value_parser = cli::duration, default_value = "30s")]
-    stall: Duration,
+    #[command(flatten)]
+    access: Access,
 
     /// How to show progress on stderr; auto is a bar on a terminal, plain lines elsewhere
     #[arg(long, value_name = "STYLE", value_enum, default_value_t = Style::Auto)]
@@ -123,21 +95,9 @@ fn run(args: Args) -> Result<()> {
         }
     };
     let style = if args.quiet { Style::None } else { args.progress };
-    let progress = Arc::new(Progress::new(style));
-    let mut options = Options::of_user();
-    options.verify = args.tls_verify;
-    options.retries = args.retry;
-    options.backoff = args.retry_delay;
-    options.stall = args.stall;
-    if let Some(path) = &args.authfile {
-        fs::metadata(path).at(path)?; // or it would be missed only when somebody asks
-    }
-    options.files = Files::of_user(args.authfile.clone()).with_free_helpers()?;
-    options.credentials = args.creds.as_deref().map(password::credentials).transpose()?;
-    options.notice = Some(Box::new({
-        let progress = progress.clone();
-        move |text| progress.notice(text)
-    }));
+    let words = Words { doing: "fetching", done: "fetched" };
+    let progress = Arc::new(Progress::new(style, words));
+    let options = args.access.options(&progress)?;
     let pull = Pull {
         layout: &layout,
         progress: &progress,
@@ -178,7 +138,9 @@ fn one<'a>(
     name: &Reference,
 ) -> Result<()> {
     let domain = name.domain();
-    if let (Some(_), Some(other)) = (&args.creds, registries.keys().find(|key| *key != domain)) {
+    if let (Some(_), Some(other)) =
+        (&args.access.creds, registries.keys().find(|key| *key != domain))
+    {
         let text = format!("{name}: --creds are for {other}, where the first image comes from");
         return Err(Usage(text).into());
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
+use common::cli::progress::Progress;
 use common::digest::Digest;
 use common::error::{Hint, find};
 use common::image::{self, Document, INDEX_DEPTH};
@@ -13,7 +14,6 @@ use common::registry::{NotFound, Registry};
 use common::store::Store;
 use oci_spec::image::Descriptor;
 
-use crate::progress::Progress;
 use crate::{blobs, near};
 
 /// The most documents that one index leads to, and their bytes: they are held until all is here.
@@ -140,7 +140,7 @@ impl Pull<'_> {
         };
         let mut parts = Parts::default();
         let target = self.collect(registry, path, &desc, bytes, &mut parts, INDEX_DEPTH)?;
-        self.progress.begin(name, &parts.blobs);
+        self.progress.begin(name, parts.blobs.values().map(|blob| blob.size));
         // Chosen from an index, it is for the right platform. Else its config says what it is for.
         let chosen = target.digest() != desc.digest() || self.all_platforms;
         if self.platform.is_some() && !chosen {

@@ -1,20 +1,18 @@
-//! Progress, on stderr.
+//! Progress of blobs on their way, on stderr.
 //!
 //! On a terminal one line that is drawn again; elsewhere a line for each thing
 //! that is done, or a JSON object; or nothing.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use common::cli;
-use common::digest::Digest;
-use common::reference::Reference;
 use serde_json::{Value, json};
 
-use crate::blobs::Wanted;
+use crate::cli;
+use crate::digest::Digest;
+use crate::reference::Reference;
 
 /// How often the line is drawn, and a JSON object written for one blob.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -39,9 +37,19 @@ enum Shown {
     None,
 }
 
+/// What happens to blobs, and what has happened to one then.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// `fetching`
+    pub doing: &'static str,
+    /// `fetched`
+    pub done: &'static str,
+}
+
 /// Shows progress.
 pub struct Progress {
     shown: Shown,
+    words: Words,
     state: Mutex<State>,
 }
 
@@ -58,8 +66,8 @@ struct State {
 }
 
 impl Progress {
-    /// Shows progress in this style.
-    pub fn new(style: Style) -> Progress {
+    /// Shows progress in this style, in these words.
+    pub fn new(style: Style, words: Words) -> Progress {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let shown = match style {
             Style::Auto if std::io::stderr().is_terminal() && !dumb => Shown::Bar,
@@ -76,15 +84,15 @@ impl Progress {
             drawn: Instant::now(),
             visible: false,
         };
-        Progress { shown, state: Mutex::new(state) }
+        Progress { shown, words, state: Mutex::new(state) }
     }
 
-    /// Begins with an image.
-    pub fn begin(&self, image: &Reference, blobs: &BTreeMap<Digest, Wanted>) {
+    /// Begins with an image, of whose blobs this are the sizes.
+    pub fn begin(&self, image: &Reference, sizes: impl ExactSizeIterator<Item = u64>) {
         let mut state = self.lock();
         state.image = image.to_string();
-        state.blobs = blobs.len();
-        state.total = blobs.values().fold(0, |sum, blob| sum.saturating_add(blob.size));
+        state.blobs = sizes.len();
+        state.total = sizes.fold(0, u64::saturating_add);
         (state.here, state.done) = (0, 0);
         let (blobs, total) = (state.blobs, state.total);
         match self.shown {
@@ -97,12 +105,12 @@ impl Progress {
         }
     }
 
-    /// A blob is here already.
+    /// A blob is there already.
     pub fn exists(&self, digest: &Digest, length: u64) {
         self.blob(digest, length, length, "exists");
     }
 
-    /// Some bytes of a blob came.
+    /// Some bytes of a blob are there.
     pub fn advance(&self, digest: &Digest, by: u64, offset: u64, length: u64) {
         if matches!(self.shown, Shown::None | Shown::Plain) {
             return;
@@ -118,18 +126,23 @@ impl Progress {
             _ => {
                 let digest = digest.to_string();
                 state.json(
-                    json!({"status": "fetching", "blob": digest, "offset": offset, "size": length}),
+                    json!({"status": self.words.doing, "blob": digest, "offset": offset, "size": length}),
                 );
             }
         }
     }
 
-    /// A blob is here now.
+    /// A blob is there now, and its bytes have been told of.
     pub fn finished(&self, digest: &Digest, length: u64) {
-        self.blob(digest, length, 0, "fetched");
+        self.blob(digest, length, 0, self.words.done);
     }
 
-    /// A blob that came has to come again.
+    /// A blob is there now, in another way than byte by byte.
+    pub fn became(&self, digest: &Digest, length: u64, status: &str) {
+        self.blob(digest, length, length, status);
+    }
+
+    /// So many bytes have to come again.
     pub fn withdraw(&self, length: u64) {
         let mut state = self.lock();
         state.here = state.here.saturating_sub(length);
@@ -151,7 +164,7 @@ impl Progress {
         }
     }
 
-    /// An image is here, whole and named.
+    /// An image is there, whole and named.
     pub fn done(&self, image: &Reference, digest: &Digest) {
         self.clear();
         let mut state = self.lock();

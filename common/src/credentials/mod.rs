@@ -8,18 +8,19 @@
 //! ```
 //!
 //! One entry answers for one registry, or for a part of its repositories. A
-//! helper is a program, `docker-credential-NAME`, that is asked on its stdin.
+//! helper is a program, `docker-credential-NAME`, that is asked on its stdin. Nothing
+//! here needs a network.
 
+mod helper;
+mod store;
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::mpsc::{self, Sender};
-use std::thread;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use base64::Engine;
@@ -28,7 +29,8 @@ use serde::Deserialize;
 
 use crate::error::At;
 use crate::reference::DOCKER_HUB;
-use crate::registry::{sanitised, without_sigpipe};
+
+pub use store::Scope;
 
 /// The largest file, and the longest answer of a helper, that is read.
 const LIMIT: u64 = 1 << 20;
@@ -132,7 +134,7 @@ impl Files {
         std::thread::Builder::new().name("helpers".into()).spawn(move || {
             for Question { helper, key, answer } in questions {
                 // Who asked waits for it.
-                let _ = answer.send(run(&helper, &key));
+                let _ = answer.send(helper::get(&helper, &key));
             }
         })?;
         Ok(Files { helpers: Helpers(Some(sender)), ..self })
@@ -265,63 +267,12 @@ impl Entry {
 
 impl Helpers {
     fn ask(&self, helper: &str, key: &str) -> Result<Option<Credentials>> {
-        let Some(thread) = &self.0 else { return run(helper, key) };
+        let Some(thread) = &self.0 else { return helper::get(helper, key) };
         let (answer, answered) = mpsc::channel();
         let question = Question { helper: helper.into(), key: key.into(), answer };
         let asked = thread.send(question).ok().and_then(|()| answered.recv().ok());
         asked.context("the thread of the credential helpers has ended")?
     }
-}
-
-/// Runs a credential helper.
-fn run(helper: &str, key: &str) -> Result<Option<Credentials>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        username: String,
-        secret: String,
-    }
-    let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    ensure!(!helper.is_empty() && helper.bytes().all(ok), "{helper:?}: not a helper's name");
-    let name = format!("docker-credential-{helper}");
-    let program = which::which(&name).ok().with_context(|| format!("{name}: not found on PATH"))?;
-    let mut child = Command::new(program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| name.clone())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let question = key.to_owned();
-        // A helper that does not read its question has an exit status that says more.
-        without_sigpipe(|| thread::spawn(move || stdin.write_all(question.as_bytes())));
-    }
-    let mut answer = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(LIMIT).read_to_end(&mut answer).with_context(|| name.clone())?;
-    }
-    let status = child.wait().with_context(|| name.clone())?;
-    if !status.success() {
-        // The protocol's one message with a meaning: docker-credential-helpers, credentials/error.go.
-        let text = String::from_utf8_lossy(&answer);
-        let text = text.trim();
-        if text == "credentials not found in native keychain" {
-            return Ok(None);
-        }
-        // What should have been an answer may hold what nobody is to read.
-        let line = text.lines().next().filter(|line| !line.starts_with('{')).unwrap_or_default();
-        match sanitised(line, 200) {
-            line if line.is_empty() => bail!("{name}: {status}"),
-            line => bail!("{name}: {status}: {line}"),
-        }
-    }
-    let Ok(Answer { username, secret }) = serde_json::from_slice(&answer) else {
-        bail!("{name}: its answer has no Username and Secret");
-    };
-    if username == "<token>" {
-        return Ok(Some(Credentials::Identity(secret)));
-    }
-    Ok(Some(Credentials::Password { user: username, password: secret }))
 }
 
 #[cfg(test)]
