@@ -279,7 +279,8 @@ impl Bench {
         only("tare/containers", &|name| name == ".rm");
         only("tare/containers/.rm", &|_| false);
         only("tare/layers", &|name| !name.starts_with('.'));
-        only("tare/cache", &|_| false);
+        // When images were used, and what is known of them.
+        only("tare/cache", &|name| ["used", "images"].contains(&name));
         left
     }
 

@@ -1,6 +1,7 @@
 //! Push and content management: blobs, mounts, manifests, and what is deleted.
 
 use std::fs;
+use std::io::{BufReader, Write};
 
 use sandbox::image::{Image, busybox, sha256};
 use sandbox::{Sandbox, lacks};
@@ -96,7 +97,7 @@ fn a_blob_comes_in_every_way_that_there_is() {
     let head = format!(
         "PATCH {location} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
-    std::io::Write::write_all(&mut stream, &[head.as_bytes(), &chunked].concat()).unwrap();
+    stream.write_all(&[head.as_bytes(), &chunked].concat()).unwrap();
     assert_eq!(Answer::read(stream).status, 202);
     created(server.send("PUT", &format!("{location}?digest={digest}"), &[], b""), "d");
 
@@ -206,7 +207,7 @@ fn a_body_that_is_not_as_long_as_its_range_is_refused_and_what_came_stays() {
              Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
             body.len()
         );
-        std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
         Answer::read(stream).says()
     };
     assert_eq!(chunked("too long"), "400 SIZE_INVALID");
@@ -481,4 +482,29 @@ fn a_layout_is_made_for_what_is_pushed() {
     }
     t.sh("jq -r '.manifests[].annotations[\"org.opencontainers.image.ref.name\"]' new/index.json")
         .prints("docker.io/library/app:1\ndocker.io/library/app:latest\n");
+}
+
+#[test]
+fn who_asks_before_sending_is_answered_before() {
+    let t = Sandbox::new();
+    t.write("users", "# nobody\n");
+    let put = |server: &Server, body: &[u8]| {
+        let mut stream = server.connect();
+        let head = format!(
+            "POST /v2/app/blobs/uploads/?digest=sha256:{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+            sha256(b"hello")
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut stream = BufReader::new(stream);
+        let first = Answer::read_head(&mut stream).status;
+        if first != 100 {
+            return (first, None);
+        }
+        stream.get_mut().write_all(body).unwrap();
+        (first, Some(Answer::read_head(&mut stream).status))
+    };
+    assert_eq!(put(&Server::start(&t, "--writable"), b"hello"), (100, Some(201)));
+    assert_eq!(put(&Server::start(&t, ""), b"hello"), (405, None));
+    assert_eq!(put(&Server::start(&t, "--writable --htpasswd users"), b"hello"), (401, None));
 }
