@@ -10,6 +10,8 @@ use sandbox::line::Line;
 use sandbox::{Sandbox, lacks};
 use serde_json::json;
 
+use crate::img_serve::server::Server;
+
 /// `user:secret`, as htpasswd -B writes it.
 pub const HTPASSWD: &str = "user:$2b$04$eYUI9A8RLjd7U6PHSImtzO6RfPqh7yF5ouXbigT3wtQj5AfQds7AS\n";
 
@@ -323,6 +325,32 @@ fn a_cut_line_is_no_failure() {
     line.hurry();
     assert!(push.wait().unwrap().success());
     t.sh("cut -d@ -f2 name").prints(&format!("{}\n", image.digest));
+    t.sh("img-pull -q --layout out $REGISTRY/app:1 | wc -l").prints("1\n");
+}
+
+#[test]
+fn a_cut_upload_is_gone_on_with_where_it_broke_off() {
+    let t = Sandbox::new();
+    let image = large("resumed", 8);
+    t.store(&image, "app");
+    busybox().copy_to(&t.path("work/served"), "served");
+    let server = Server::start(&t, "--writable ./served");
+    let line = Line::up(&server.address, 2 << 20);
+    t.set("REGISTRY", line.address());
+    let push = t.command("exec img-push -q --retry-delay 10ms app $REGISTRY/app:1 >name").spawn();
+    let mut push = push.unwrap();
+    let start = Instant::now();
+    while line.received() < 5 << 20 {
+        assert!(start.elapsed() < Duration::from_secs(60) && push.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(5));
+    }
+    line.cut();
+    line.hurry();
+    assert!(push.wait().unwrap().success());
+    t.sh("cut -d@ -f2 name").prints(&format!("{}\n", image.digest));
+    let all: u64 = image.blobs().iter().map(|(_, file)| fs::metadata(file).unwrap().len()).sum();
+    let again = line.received().saturating_sub(all);
+    assert!(again < 2 << 20, "{again} bytes came twice");
     t.sh("img-pull -q --layout out $REGISTRY/app:1 | wc -l").prints("1\n");
 }
 
