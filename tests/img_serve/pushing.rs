@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufReader, Write};
 
-use sandbox::image::{Image, busybox, sha256};
+use sandbox::image::{Image, architecture, busybox, busybox_layer, sha256};
 use sandbox::{Sandbox, lacks};
 use serde_json::{Value, json};
 
@@ -507,4 +507,34 @@ fn who_asks_before_sending_is_answered_before() {
     assert_eq!(put(&Server::start(&t, "--writable"), b"hello"), (100, Some(201)));
     assert_eq!(put(&Server::start(&t, ""), b"hello"), (405, None));
     assert_eq!(put(&Server::start(&t, "--writable --htpasswd users"), b"hello"), (401, None));
+}
+
+#[test]
+fn our_own_tools_push_to_it_and_pull_from_it() {
+    if lacks(&["jq", "flock"]) {
+        return;
+    }
+    let t = Sandbox::with_image("app:1");
+    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
+    let index = Image::index(&[
+        (&other, json!({ "os": "linux", "architecture": "s390x" })),
+        (busybox(), json!({ "os": "linux", "architecture": architecture() })),
+    ]);
+    t.store(&index, "multi:1");
+    t.write("users", "user:$2b$04$eYUI9A8RLjd7U6PHSImtzO6RfPqh7yF5ouXbigT3wtQj5AfQds7AS\n");
+    let server = Server::start(&t, "--writable --htpasswd users ./new");
+    t.set("SERVED", &server.address);
+    t.sh("img-push -q app:1 $SERVED/app:1").exits(1);
+    t.sh("echo secret | img-login -u user --password-stdin $SERVED >/dev/null 2>&1").is_silent();
+    for (image, digest) in [("app:1", &busybox().digest), ("multi:1", &index.digest)] {
+        let result = format!("{}/team/{image}@{digest}\n", server.address);
+        // The second time all is there.
+        for _ in 0..2 {
+            t.sh(&format!("img-push -q {image} $SERVED/team/{image}")).prints(&result);
+        }
+        t.sh(&format!("img-pull -q --all-platforms --root back $SERVED/team/{image}"))
+            .prints(&result);
+    }
+    t.sh("img-ls -q --root back | wc -l; jq '.manifests | length' new/index.json").prints("2\n2\n");
+    t.sh("flock -n -x new/oci-layout true && ls -A new").prints("blobs\nindex.json\noci-layout\n");
 }
