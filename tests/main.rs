@@ -25,6 +25,7 @@ mod img_pull;
 mod img_push;
 mod img_rm;
 mod img_save;
+mod img_serve;
 mod img_tag;
 mod img_unpack;
 mod man;

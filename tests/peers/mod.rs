@@ -3,6 +3,8 @@
 mod inspect;
 mod push;
 mod save;
+mod serve;
+mod tidy;
 
 use std::process::{Command, Stdio};
 

@@ -286,8 +286,11 @@ impl Layout {
         Ok(bytes)
     }
 
-    /// Opens a blob and returns its size, too. Anything but a regular file is refused.
-    fn open_digest(&self, digest: &Digest) -> Result<(File, u64)> {
+    /// Opens a blob by digest alone, and returns its size, too. Anything but a regular file is refused.
+    ///
+    /// # Errors
+    /// [`Missing`] if it is not here.
+    pub fn open_digest(&self, digest: &Digest) -> Result<(File, u64)> {
         let path = blob_path(digest);
         let file = match self.open_within(&path)? {
             Ok(file) => file,

@@ -3,6 +3,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::digest::Hasher;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -200,6 +201,29 @@ fn a_blob_of_other_bytes_never_gets_its_name() {
     }
     assert!(writing.blob(&digest, 5).unwrap().unwrap().write_all(b"right and more").is_err());
     assert!(!layout.has(&digest, 5));
+}
+
+#[test]
+fn a_new_blob_gets_a_name_by_a_digest_that_it_has() {
+    let (dir, layout) = layout();
+    let writing = layout.writing().unwrap();
+    for wanted in [Hasher::sha256(), Hasher::Sha512(Default::default())] {
+        let blob = |bytes: &[u8]| {
+            let mut blob = writing.new_blob().unwrap();
+            blob.write_all(bytes).unwrap();
+            blob.seal()
+        };
+        let mut hasher = wanted;
+        hasher.update(b"hello");
+        let digest = hasher.finish();
+        assert!(!blob(b"other").publish_as(&digest).unwrap());
+        assert_eq!(layout.size(&digest), None);
+        assert!(blob(b"hello").publish_as(&digest).unwrap());
+        assert!(blob(b"hello").publish_as(&digest).unwrap(), "it is there already");
+        assert_eq!(layout.size(&digest), Some(5));
+    }
+    drop(writing);
+    assert!(!dir.path().join("images/.partial").exists(), "nothing else is left");
 }
 
 #[test]

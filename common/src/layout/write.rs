@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::Descriptor;
 
 use super::{CHOSEN_FROM, Index, Layout, blob_path};
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Digest, Hashed, Hasher};
 use crate::error::At;
 use crate::image;
 use crate::reference::Reference;
@@ -444,6 +444,22 @@ impl SealedBlob<'_> {
     /// Opens the blob from its start.
     pub fn open(&self) -> Result<File> {
         self.file.reopen().at(self.file.path())
+    }
+
+    /// Gives the blob its name by this digest; returns false, and leaves nothing, if its bytes have another.
+    pub fn publish_as(self, digest: &Digest) -> Result<bool> {
+        let found = match digest.algorithm() == self.digest.algorithm() {
+            true => self.digest,
+            false => {
+                let mut through = Hashed::new(self.open()?, digest.hasher());
+                io::copy(&mut through, &mut io::sink()).at(self.file.path())?;
+                through.finish().1
+            }
+        };
+        if found == *digest && !self.layout.has(digest, self.size) {
+            publish(self.layout, self.file.as_file(), &self.listed, digest)?;
+        }
+        Ok(found == *digest)
     }
 
     /// Gives the blob its name; returns its digest and size.

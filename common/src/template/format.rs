@@ -179,7 +179,7 @@ pub(super) fn printf(format: &str, args: &[Value]) -> Result<String> {
         out.push_str("%!(EXTRA ");
         for (at, arg) in args[next..].iter().enumerate() {
             out.push_str(if at > 0 { ", " } else { "" });
-            describe(&mut out, arg);
+            describe(&mut out, Spec::default(), arg)?;
         }
         out.push(')');
     }
@@ -219,7 +219,7 @@ fn convert(out: &mut String, verb: char, spec: Spec, arg: &Value) -> Result<()> 
             out.push('[');
             for (at, item) in items.iter().enumerate() {
                 out.push_str(if at > 0 { " " } else { "" });
-                convert(out, verb, spec, item)?;
+                element(out, verb, spec, item)?;
                 ensure!(out.len() - before <= LIMIT, "more than {LIMIT} bytes");
             }
             out.push(']');
@@ -230,7 +230,7 @@ fn convert(out: &mut String, verb: char, spec: Spec, arg: &Value) -> Result<()> 
                 out.push_str(if at > 0 { " " } else { "" });
                 convert(out, verb, spec, &key.as_str().into())?;
                 out.push(':');
-                convert(out, verb, spec, value)?;
+                element(out, verb, spec, value)?;
                 ensure!(out.len() - before <= LIMIT, "more than {LIMIT} bytes");
             }
             out.push(']');
@@ -241,9 +241,18 @@ fn convert(out: &mut String, verb: char, spec: Spec, arg: &Value) -> Result<()> 
         (_, Value::Number(number)) if number.is_f64() && float(out, verb, spec, number) => {}
         _ => {
             let _ = write!(out, "%!{verb}(");
-            describe(out, arg);
+            describe(out, spec, arg)?;
             out.push(')');
         }
+    }
+    Ok(())
+}
+
+/// Prints what is in a list or a map: a nil there is one, whatever the verb.
+fn element(out: &mut String, verb: char, spec: Spec, item: &Value) -> Result<()> {
+    match item {
+        Value::Absent | Value::Nil => out.push_str("<nil>"),
+        item => convert(out, verb, spec, item)?,
     }
     Ok(())
 }
@@ -349,7 +358,7 @@ fn pad(out: &mut String, spec: Spec, text: &str, zeros: bool) {
 }
 
 /// Prints an argument that its verb does not fit, with the name of its type in Go.
-fn describe(out: &mut String, arg: &Value) {
+fn describe(out: &mut String, spec: Spec, arg: &Value) -> Result<()> {
     let kind = match arg {
         Value::Bool(_) => "bool=",
         Value::Number(number) if number.is_f64() => "float64=",
@@ -357,10 +366,13 @@ fn describe(out: &mut String, arg: &Value) {
         Value::Text(_) => "string=",
         Value::List(_) => "[]interface {}=",
         Value::Map(_) => "map[string]interface {}=",
-        Value::Absent | Value::Nil | Value::NilList => "",
+        Value::Absent | Value::Nil | Value::NilList => {
+            out.push_str("<nil>");
+            return Ok(());
+        }
     };
     out.push_str(kind);
-    print(out, arg);
+    convert(out, 'v', spec, arg)
 }
 
 /// Quotes a text as Go writes it in source.

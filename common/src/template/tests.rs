@@ -210,6 +210,14 @@ fn printf_is_gos() {
             "%!s(int=5)|%!d(string=a)|%!d(MISSING)|x%!(EXTRA int=1, string=y)|%!z(int=1)",
         ),
         (
+            "{{printf \"%8.3g|%.0o|%03.0f|%.3e\" true \"Ab c\" \"web\" \"1\"}}",
+            "%!g(bool=    true)|%!o(string=)|%!f(string=000)|%!e(string=1)",
+        ),
+        (
+            "{{printf \"%q|%v\" .Mix .Mix}}",
+            "['\\x01' \"x\" <nil> map[\"k\":\"v\"]]|[1 x <nil> map[k:v]]",
+        ),
+        (
             "{{printf \"%t\" \"x\"}}|{{printf \"%s\" true}}|{{printf \"%d\" 1.5}}|{{printf \"%.1f\" .N}}",
             "%!t(string=x)|%!s(bool=true)|%!d(float64=1.5)|%!f(int=3)",
         ),
