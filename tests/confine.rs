@@ -26,6 +26,8 @@ fn readers_of_hostile_bytes_confine_themselves_first() {
         waiting(&t, "img-push - 127.0.0.1:1/app");
         waiting(&t, "img-unpack - out");
         waiting(&t, "img-import - name");
+        waiting(&t, "img-load");
+        waiting(&t, "img-save -o out -");
         waiting(&t, "img-inspect --raw -");
         waiting(&t, "img-history -");
     }

@@ -52,7 +52,7 @@ fn work(n: usize) -> String {
              img-tag gone{n}:$i also{n}:$i && img-rm -f ${{id#*@}}"
         ),
         // The others begin no new round until it has begun: they would never leave it a moment.
-        _ => "touch pause; img-prune & sleep 0.05; rm -f pause; wait $!".into(),
+        _ => "touch pause; img-prune & sleep 0.2; rm -f pause; wait $!".into(),
     }
 }
 

@@ -5,8 +5,8 @@ use sandbox::image::{Image, busybox};
 
 use crate::faults::layout;
 
-/// An image that was created in that year, with a layer of its own on one that all of these share.
-fn image(year: u32) -> Image {
+/// Returns an image that was created in that year, with a layer of its own on one that all of these share.
+pub fn image(year: u32) -> Image {
     let script = format!(
         "mkdir tree; seq {year}0 >tree/own; tar -C tree --sort=name --mtime=@0 --owner=0 --group=0 -cf x.tar .
         mkdir shared; seq 2000 >shared/x; tar -C shared --sort=name --mtime=@0 --owner=0 --group=0 -cf y.tar .
@@ -321,17 +321,4 @@ fn on_a_terminal_it_asks_first() {
     assert_eq!(ask("y", "-aq"), format!("0\n{warning}{line}"));
     t.store(busybox(), "app");
     assert_eq!(ask("n", "-afq"), format!("0\n{line}"));
-}
-
-#[test]
-fn its_share_of_a_peers_store_is_what_umoci_says() {
-    if sandbox::lacks(&["umoci"]) {
-        return;
-    }
-    let t = store(&[]);
-    image(2001).copy_to(&t.path("work/out"), "v1");
-    image(2002).copy_to(&t.path("work/out"), "v2");
-    t.sh("cp -r out theirs; umoci rm --image theirs:v1 && umoci gc --layout theirs >/dev/null 2>&1
-        img-rm ./out:v1; ls out/blobs/sha256 >a; ls theirs/blobs/sha256 >b; cmp a b")
-        .prints("./out:v1\n");
 }

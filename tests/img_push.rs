@@ -10,6 +10,8 @@ use sandbox::line::Line;
 use sandbox::{Sandbox, lacks};
 use serde_json::json;
 
+use crate::img_serve::server::Server;
+
 /// `user:secret`, as htpasswd -B writes it.
 pub const HTPASSWD: &str = "user:$2b$04$eYUI9A8RLjd7U6PHSImtzO6RfPqh7yF5ouXbigT3wtQj5AfQds7AS\n";
 
@@ -150,6 +152,20 @@ fn all_platforms_go_and_none_may_be_missing() {
             other.digest
         ));
     t.sh("img-pull -q $REGISTRY/multi:2").exits(1).says("manifest not found");
+}
+
+#[test]
+fn all_tags_of_a_repository_go() {
+    let Some(t) = with_registry() else { return };
+    let line =
+        |tag: &str| format!("{}/team/app:{tag}@{}\n", t.registry().address(), busybox().digest);
+    t.sh("for tag in 1 2; do img-tag app $REGISTRY/team/app:$tag; done >/dev/null; img-tag app $REGISTRY/team/apple:3 >/dev/null
+          img-push -q -a $REGISTRY/team/app | sort")
+        .prints(&(line("1") + &line("2")));
+    t.sh("img-pull -q -a --layout out $REGISTRY/team/app | wc -l").prints("2\n");
+    t.sh("img-push -q -a $REGISTRY/team/app:1").exits(2).says("a name without tag and digest");
+    t.sh("img-push -q -a $REGISTRY/none").exits(1).says("no image has this name");
+    t.sh("img-push -a ./out").exits(2).says("--all-tags takes a name in the store");
 }
 
 #[test]
@@ -309,6 +325,32 @@ fn a_cut_line_is_no_failure() {
     line.hurry();
     assert!(push.wait().unwrap().success());
     t.sh("cut -d@ -f2 name").prints(&format!("{}\n", image.digest));
+    t.sh("img-pull -q --layout out $REGISTRY/app:1 | wc -l").prints("1\n");
+}
+
+#[test]
+fn a_cut_upload_is_gone_on_with_where_it_broke_off() {
+    let t = Sandbox::new();
+    let image = large("resumed", 8);
+    t.store(&image, "app");
+    busybox().copy_to(&t.path("work/served"), "served");
+    let server = Server::start(&t, "--writable ./served");
+    let line = Line::up(&server.address, 2 << 20);
+    t.set("REGISTRY", line.address());
+    let push = t.command("exec img-push -q --retry-delay 10ms app $REGISTRY/app:1 >name").spawn();
+    let mut push = push.unwrap();
+    let start = Instant::now();
+    while line.received() < 5 << 20 {
+        assert!(start.elapsed() < Duration::from_secs(60) && push.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(5));
+    }
+    line.cut();
+    line.hurry();
+    assert!(push.wait().unwrap().success());
+    t.sh("cut -d@ -f2 name").prints(&format!("{}\n", image.digest));
+    let all: u64 = image.blobs().iter().map(|(_, file)| fs::metadata(file).unwrap().len()).sum();
+    let again = line.received().saturating_sub(all);
+    assert!(again < 2 << 20, "{again} bytes came twice");
     t.sh("img-pull -q --layout out $REGISTRY/app:1 | wc -l").prints("1\n");
 }
 

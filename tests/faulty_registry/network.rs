@@ -52,11 +52,11 @@ pub fn faults() -> Vec<Fault> {
         resolved("the name server knows the registry", Dns::Answers).pulls(),
         resolved("the name server knows nothing", Dns::KnowsNothing)
             .for_good()
-            .within(5.0)
+            .within(9.0)
             .fails("registry.example.org: no such host"),
         resolved("the name server knows no address", Dns::HasNoAddress)
             .for_good()
-            .within(5.0)
+            .within(9.0)
             .fails("registry.example.org: no such host"),
         resolved("the name server fails", Dns::Fails)
             .for_good()

@@ -18,9 +18,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use sandbox::Sandbox;
 use sandbox::corpus::{Case, Input, Outcome};
+use sandbox::disk::Disk;
 use sandbox::image::read_json;
 
 use super::bait::Bait;
@@ -30,7 +31,7 @@ use super::look::{Owners, list};
 const ROOM: &str = "size=120m,mode=755";
 
 /// How long a tool may take for a case, on a machine that does other things as well.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// The most bytes that an error may have.
 const LONG: usize = 8 << 10;
@@ -46,6 +47,7 @@ pub enum Who {
 pub struct Bench {
     who: Who,
     /// What is mounted; in the sandbox, so it goes first.
+    _disk: Disk,
     dir: PathBuf,
     bait: Bait,
     owners: Owners,
@@ -71,8 +73,7 @@ impl Bench {
         let t = Sandbox::new().with_limit(DEADLINE);
         let t = if who == Who::User { t.as_user() } else { t };
         let dir = t.path("work/box");
-        fs::create_dir(&dir).unwrap();
-        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some(ROOM)).unwrap();
+        let disk = Disk::tmpfs(&dir, ROOM);
         let meta = fs::metadata(t.path("work")).unwrap();
         let owner = (meta.uid(), meta.gid());
         let owners = match who {
@@ -94,7 +95,7 @@ impl Bench {
         t.set("TARE_ROOT", dir.join("tare"));
         t.set("TARE_RUN", dir.join("run"));
         t.set("TMPDIR", dir.join("tmp"));
-        Bench { who, dir, bait, owners, owner, scale, now: RefCell::default(), t }
+        Bench { who, _disk: disk, dir, bait, owners, owner, scale, now: RefCell::default(), t }
     }
 
     /// Runs every `of`th of the cases, from the one with this number on. All are run, and then all that is wrong is told.
@@ -279,7 +280,8 @@ impl Bench {
         only("tare/containers", &|name| name == ".rm");
         only("tare/containers/.rm", &|_| false);
         only("tare/layers", &|name| !name.starts_with('.'));
-        only("tare/cache", &|_| false);
+        // When images were used, and what is known of them.
+        only("tare/cache", &|name| ["used", "images"].contains(&name));
         left
     }
 
@@ -496,6 +498,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         let _ = fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o755));
+        // Not as the disk itself would, whoever is still in there.
         let done = umount2(&self.dir, MntFlags::empty());
         if !thread::panicking() {
             done.expect("nothing is busy in the box");

@@ -141,6 +141,13 @@ fn it_speaks_tls() {
     let _ = std::io::Read::read_to_end(&mut stream, &mut bytes);
     assert!(!String::from_utf8_lossy(&bytes).contains("HTTP"), "{bytes:?}");
     drop(server);
+    let impatient = Server::start(&t, "--tls-cert cert.pem --tls-key key.pem --stall 300ms");
+    let mut silent = impatient.connect();
+    assert_eq!(
+        std::io::Read::read(&mut silent, &mut [0]).unwrap_or(0),
+        0,
+        "it waits for a greeting"
+    );
 
     t.sh("img-serve --tls-cert key.pem --tls-key key.pem")
         .fails("img-serve: key.pem: no certificate in it\n");

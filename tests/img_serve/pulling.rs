@@ -1,12 +1,13 @@
 //! Pull and content discovery: manifests, blobs, lists, referrers.
 
 use std::fs;
+use std::io::{BufReader, Read, Write};
 
 use sandbox::Sandbox;
 use sandbox::image::{Image, architecture, busybox, busybox_layer, sha256};
 use serde_json::{Value, json};
 
-use super::server::Server;
+use super::server::{Answer, Server};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -292,4 +293,32 @@ fn an_ordinary_user_serves() {
     let t = Sandbox::with_image("app:1").as_user();
     let server = Server::start(&t, "");
     t.sh(&format!("img-pull -q --layout out {}/app:1 >/dev/null", server.address)).is_silent();
+}
+
+#[test]
+fn a_connection_serves_one_request_after_the_other() {
+    let t = Sandbox::with_image("app:1");
+    let server = Server::start(&t, "");
+    let mut stream = server.connect();
+    // All of them before the first answer, as a pipelining client sends them.
+    let requests = [
+        "HEAD /v2/app/manifests/1",
+        "GET /v2/nosuch/tags/list",
+        "GET /v2/",
+        "GET /v2/app/manifests/1",
+    ];
+    for request in requests {
+        stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    }
+    let mut stream = BufReader::new(stream);
+    for (request, status) in requests.into_iter().zip([200, 404, 200, 200]) {
+        let answer = Answer::read_head(&mut stream);
+        assert_eq!(answer.status, status, "{request}");
+        let length: usize = answer.header("content-length").unwrap().parse().unwrap();
+        if !request.starts_with("HEAD") {
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            assert!(serde_json::from_slice::<Value>(&body).is_ok());
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Push and content management: blobs, mounts, manifests, and what is deleted.
 
 use std::fs;
+use std::io::{BufReader, Write};
 
-use sandbox::image::{Image, busybox, sha256};
+use sandbox::image::{Image, architecture, busybox, busybox_layer, sha256};
 use sandbox::{Sandbox, lacks};
 use serde_json::{Value, json};
 
@@ -96,7 +97,7 @@ fn a_blob_comes_in_every_way_that_there_is() {
     let head = format!(
         "PATCH {location} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
-    std::io::Write::write_all(&mut stream, &[head.as_bytes(), &chunked].concat()).unwrap();
+    stream.write_all(&[head.as_bytes(), &chunked].concat()).unwrap();
     assert_eq!(Answer::read(stream).status, 202);
     created(server.send("PUT", &format!("{location}?digest={digest}"), &[], b""), "d");
 
@@ -206,7 +207,7 @@ fn a_body_that_is_not_as_long_as_its_range_is_refused_and_what_came_stays() {
              Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
             body.len()
         );
-        std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
         Answer::read(stream).says()
     };
     assert_eq!(chunked("too long"), "400 SIZE_INVALID");
@@ -481,4 +482,59 @@ fn a_layout_is_made_for_what_is_pushed() {
     }
     t.sh("jq -r '.manifests[].annotations[\"org.opencontainers.image.ref.name\"]' new/index.json")
         .prints("docker.io/library/app:1\ndocker.io/library/app:latest\n");
+}
+
+#[test]
+fn who_asks_before_sending_is_answered_before() {
+    let t = Sandbox::new();
+    t.write("users", "# nobody\n");
+    let put = |server: &Server, body: &[u8]| {
+        let mut stream = server.connect();
+        let head = format!(
+            "POST /v2/app/blobs/uploads/?digest=sha256:{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+            sha256(b"hello")
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut stream = BufReader::new(stream);
+        let first = Answer::read_head(&mut stream).status;
+        if first != 100 {
+            return (first, None);
+        }
+        stream.get_mut().write_all(body).unwrap();
+        (first, Some(Answer::read_head(&mut stream).status))
+    };
+    assert_eq!(put(&Server::start(&t, "--writable"), b"hello"), (100, Some(201)));
+    assert_eq!(put(&Server::start(&t, ""), b"hello"), (405, None));
+    assert_eq!(put(&Server::start(&t, "--writable --htpasswd users"), b"hello"), (401, None));
+}
+
+#[test]
+fn our_own_tools_push_to_it_and_pull_from_it() {
+    if lacks(&["jq", "flock"]) {
+        return;
+    }
+    let t = Sandbox::with_image("app:1");
+    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
+    let index = Image::index(&[
+        (&other, json!({ "os": "linux", "architecture": "s390x" })),
+        (busybox(), json!({ "os": "linux", "architecture": architecture() })),
+    ]);
+    t.store(&index, "multi:1");
+    t.write("users", "user:$2b$04$eYUI9A8RLjd7U6PHSImtzO6RfPqh7yF5ouXbigT3wtQj5AfQds7AS\n");
+    let server = Server::start(&t, "--writable --htpasswd users ./new");
+    t.set("SERVED", &server.address);
+    t.sh("img-push -q app:1 $SERVED/app:1").exits(1);
+    t.sh("echo secret | img-login -u user --password-stdin $SERVED >/dev/null 2>&1").is_silent();
+    for (image, digest) in [("app:1", &busybox().digest), ("multi:1", &index.digest)] {
+        let result = format!("{}/team/{image}@{digest}\n", server.address);
+        // The second time all is there.
+        for _ in 0..2 {
+            t.sh(&format!("img-push -q {image} $SERVED/team/{image}")).prints(&result);
+        }
+        t.sh(&format!("img-pull -q --all-platforms --root back $SERVED/team/{image}"))
+            .prints(&result);
+    }
+    t.sh("img-ls -q --root back | wc -l; jq '.manifests | length' new/index.json").prints("2\n2\n");
+    t.sh("flock -n -x new/oci-layout true && ls -A new").prints("blobs\nindex.json\noci-layout\n");
 }

@@ -107,7 +107,7 @@ fn what_is_pushed_while_others_prune_is_whole() {
     let t = Sandbox::new();
     let server = Server::start(&t, "--writable");
     let mut prune = t
-        .command("while test ! -e enough; do img-prune -a -f >/dev/null || exit; done")
+        .command("while test ! -e enough; do img-prune -a -f -q >/dev/null || exit; done")
         .spawn()
         .unwrap();
     for i in 0..20 {
@@ -120,7 +120,7 @@ fn what_is_pushed_while_others_prune_is_whole() {
     }
     t.write("enough", "");
     assert!(prune.wait().unwrap().success());
-    t.sh("img-prune -a -f >/dev/null; ls $TARE_ROOT/images/blobs/sha256 | wc -l").prints("0\n");
+    t.sh("img-prune -a -f -q >/dev/null; ls $TARE_ROOT/images/blobs/sha256 | wc -l").prints("0\n");
 }
 
 #[test]

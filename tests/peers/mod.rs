@@ -4,6 +4,7 @@ mod inspect;
 mod push;
 mod save;
 mod serve;
+mod tidy;
 
 use std::process::{Command, Stdio};
 

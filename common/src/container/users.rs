@@ -3,9 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{Status, is_alive};
 use crate::layout::{Image, Layout};
+
+/// How long a container may be in the making that does not say yet what it is made of.
+const NEW: Duration = Duration::from_secs(1);
 
 /// What containers use, those that run and those that are kept.
 #[derive(Default)]
@@ -33,11 +37,10 @@ impl Users {
             if id.starts_with('.') {
                 continue;
             }
-            let status = fs::read(containers.join(&id).join("status.json")).ok();
-            let status = status.and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
-            let (Some(status), Some(runs)) = (status, is_alive(containers, &id)) else { continue };
             // What is left of one that is to be removed uses nothing.
-            if runs || !status.rm {
+            if let Some((status, runs)) = look(containers, &id)
+                && (runs || !status.rm)
+            {
                 users.add(status, &id, runs);
             }
         }
@@ -62,6 +65,21 @@ impl Users {
             let reach = layout.reach(image).unwrap_or_default();
             reach.iter().find_map(|digest| self.images.get(&digest.to_string()))
         })
+    }
+}
+
+/// Returns what is known of a container, and whether it runs; nothing if it is none.
+fn look(containers: &Path, id: &str) -> Option<(Status, bool)> {
+    let start = Instant::now();
+    loop {
+        let runs = is_alive(containers, id)?;
+        let bytes = fs::read(containers.join(id).join("status.json")).ok();
+        match bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            Some(status) => return Some((status, runs)),
+            // It has been started, and what it is made of is written next: run::start of ctr-spawn.
+            None if runs && start.elapsed() < NEW => std::thread::sleep(Duration::from_millis(2)),
+            None => return None,
+        }
     }
 }
 
@@ -93,6 +111,17 @@ mod tests {
         assert_eq!(users.layers.len(), 2);
         running.remove().unwrap();
         assert_eq!(Users::read(dir.path()).images.len(), 1);
+
+        // One that is being made is waited for.
+        let mut new = Container::create(dir.path(), None, true).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                new.status.image_id = Some("new".into());
+                new.save().unwrap();
+            });
+            assert!(Users::read(dir.path()).images["new"].runs);
+        });
         assert_eq!(Users::read(&dir.path().join("none")).images.len(), 0);
     }
 }

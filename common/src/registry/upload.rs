@@ -289,7 +289,13 @@ impl Upload<'_> {
         match response.header("range").map(bytes_there) {
             // Some registries say it only when they are asked.
             None => self.has(sent),
-            Some(Some(there)) if there > self.at && there <= sent => self.has(there),
+            Some(Some(there)) if there > self.at && there <= sent => {
+                if there < sent {
+                    // It will take no more of the next one.
+                    self.registry.part.fetch_min(SMALLEST.max(there - self.at), Relaxed);
+                }
+                self.has(there);
+            }
             Some(there) => {
                 let there = there.map_or("nobody knows what".into(), |n| format!("{n} bytes"));
                 self.location = None;
@@ -388,6 +394,7 @@ impl Upload<'_> {
     fn cancel(&self, why: &anyhow::Error) {
         if let Some(location) = &self.location
             && find::<Failure>(why).is_none()
+            && self.watch.goes_on()
         {
             // It would forget it in a week or so by itself.
             let _ = self.asked(Method::Delete, location, PUSH);

@@ -215,9 +215,9 @@ fn collect(parent: &Path, unified: bool, is_alive: impl Fn(&str) -> Option<bool>
     }
 }
 
-/// Kills what is in the cgroup `dir`, if anything still is, and removes it.
+/// Kills what is in the cgroup `dir`, if anything still is, and removes it. On a busy machine even that takes a while.
 fn remove(dir: &Path, unified: bool) {
-    for _ in 0..50 {
+    for _ in 0..1000 {
         match fs::remove_dir(dir) {
             Err(err) if err.kind() == ErrorKind::ResourceBusy => {}
             _ => return,

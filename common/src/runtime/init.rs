@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execve, getpid, setpgid, tcsetpgrp};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::sys;
 
@@ -48,6 +49,8 @@ fn play(stays: bool, mut args: impl Iterator<Item = OsString>) -> Option<u8> {
         return Some(become_command(&path, &args, &report));
     }
 
+    // Before there is anybody to whom /proc/1/exe could be of use; with exec the command is dumpable again.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     // All signals wait until they are asked for, so none ends process 1 and none is lost.
     SigSet::all().thread_set_mask().ok()?;
     match sys::fork().ok()? {
@@ -61,9 +64,6 @@ fn play(stays: bool, mut args: impl Iterator<Item = OsString>) -> Option<u8> {
         }
         Some(child) => {
             drop(report);
-            let _ = rustix::process::set_dumpable_behavior(
-                rustix::process::DumpableBehavior::NotDumpable,
-            );
             Some(reap(child))
         }
     }

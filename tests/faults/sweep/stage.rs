@@ -315,7 +315,9 @@ impl Stage {
     /// Says what is wrong with a result.
     fn judge_result(&self, subject: &Subject, run: &Run, expected: &Expected) -> Vec<String> {
         let mut wrong = Vec::new();
-        if run.stdout != expected.stdout {
+        // Of several removals some may be done.
+        let some = subject.removes && run.code != 0 && expected.stdout.starts_with(&run.stdout);
+        if run.stdout != expected.stdout && !some {
             wrong.push(format!("it printed {:?}", String::from_utf8_lossy(&run.stdout)));
         }
         let names = layout::sound(&self.store().join("images"));

@@ -10,13 +10,14 @@ mod plan;
 
 use std::collections::HashSet;
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::Parser;
 use common::cli::{self, Dir, Root};
+use common::confine::{Allowed, confine};
 use common::container::Users;
 use common::digest::Digest;
 use common::error::Usage;
@@ -106,12 +107,18 @@ fn run(args: Args) -> Result<()> {
     let (all, dry_run, filters) = (args.all, args.dry_run, &args.filters[..]);
     if let Some(dir) = &args.layout {
         let layout = &Layout::open(dir.path())?;
+        confine(&Allowed { write: &[dir.path()], ..Allowed::default() })?;
         let (users, unpacked) = (Users::default(), Vec::new());
         let prune = Prune { layout, store: None, users, unpacked, filters, rules, all, dry_run };
         return remove(&args, &prune);
     }
     let store = args.root.open()?;
     let unpacked = unpacked(&store.layers(), dry_run)?;
+    // A directory of the store may be a link to another disk.
+    let dirs = [store.images.dir().to_owned(), store.layers(), store.cache()];
+    let dirs = dirs.iter().map(PathBuf::as_path).filter(|dir| dir.is_dir());
+    let write: Vec<&Path> = dirs.chain([store.root()]).collect();
+    confine(&Allowed { write: &write, ..Allowed::default() })?;
     let users = Users::read(&store.containers());
     let layout = &store.images;
     let prune =

@@ -12,16 +12,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use clap::Parser;
 use common::cli::progress::{Progress, Style, Words};
 use common::cli::registry::Access;
 use common::cli::{self, Found, Operand, Root};
 use common::confine::{Allowed, confine};
-use common::error::{At, Hint, Usage};
+use common::digest::Digest;
+use common::error::{At, Hint, Usage, find};
+use common::layout::Missing;
 use common::platform::Platform;
 use common::reference::Reference;
-use common::registry::Registry;
+use common::registry::{Options, Registry};
+use common::store::Store;
 use common::tree;
 
 use compress::{Compression, Packed};
@@ -43,6 +46,10 @@ struct Args {
     /// Compress the layers so, whatever they are; the image gets another digest
     #[arg(long, value_name = "HOW", value_enum)]
     compression: Option<Compression>,
+
+    /// Push all images of the repository that are here
+    #[arg(short = 'a', long, conflicts_with_all = ["dest", "digest_file"])]
+    all_tags: bool,
 
     /// Write the digest of what was pushed to a file
     #[arg(long, value_name = "FILE", alias = "digestfile")]
@@ -88,40 +95,91 @@ fn run(args: Args) -> Result<()> {
     }
     confine(&Allowed { write: &write, connect: true, ..Allowed::default() })?;
 
-    let found = args.image.find(&store)?;
-    found.mark_used(&store);
+    let operands = match args.all_tags {
+        true => tags(&store, &args.image)?,
+        false => vec![args.image.clone()],
+    };
+    let mut registry = None;
+    let mut failed = false;
+    for operand in &operands {
+        let pushed = push(&args, operand, &store, &mut registry, &options, &progress);
+        match pushed.inspect_err(|_| progress.clear()) {
+            Ok((dest, digest)) => cli::result(dest.at(&digest))?,
+            Err(err) if args.all_tags => {
+                cli::report(&err);
+                failed = true;
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    if failed { Err(cli::Reported.into()) } else { Ok(()) }
+}
+
+/// Pushes one image; returns its name there and its digest.
+fn push<'a>(
+    args: &Args,
+    operand: &Operand,
+    store: &Store,
+    registry: &mut Option<Registry<'a>>,
+    options: &'a Options,
+    progress: &Progress,
+) -> Result<(Reference, Digest)> {
+    let found = operand.find(store)?;
+    found.mark_used(store);
     let dest = match (&args.dest, &found.name) {
         (Some(dest), _) => dest.clone(),
         (None, Some(name)) => name.with_tag(name.tag().unwrap_or("latest"))?,
         (None, None) => {
-            let err = Error::new(Usage(format!("{}: it has no name: push it where?", args.image)));
-            return Err(err).hint(|| format!("img-push {} HOST/REPOSITORY:TAG", args.image));
+            let err = Error::new(Usage(format!("{operand}: it has no name: push it where?")));
+            return Err(err).hint(|| format!("img-push {operand} HOST/REPOSITORY:TAG"));
         }
     };
+    let mut image =
+        select(&found, args.platform.as_ref(), &dest).with_context(|| operand.to_string())?;
     let packed;
-    let image = {
-        let mut image = select(&found, args.platform.as_ref(), &dest)
-            .with_context(|| args.image.to_string())?;
-        if let Some(compression) = args.compression {
-            packed = Packed::new(&cache)?;
-            image = packed.compress(&image, compression).with_context(|| args.image.to_string())?;
-        }
-        image
-    };
+    if let Some(compression) = args.compression {
+        packed = Packed::new(&store.cache())?;
+        image = packed.compress(&image, compression).with_context(|| operand.to_string())?;
+    }
     let digest = image.digest()?;
     if let Some(wanted) = dest.digest() {
         ensure!(*wanted == digest, "{dest}: the image is {digest}");
     }
 
-    let registry = Registry::new(dest.domain(), &options);
+    // All tags are of one repository.
+    let registry = registry.get_or_insert_with(|| Registry::new(dest.domain(), options));
     let near = Near::new([&store.images, &found.layout], &dest);
-    Push { registry: &registry, dest: &dest, near: &near, progress: &progress }
+    Push { registry, dest: &dest, near: &near, progress }
         .push(&image)
         .with_context(|| dest.to_string())?;
     if let Some(path) = &args.digest_file {
         tree::replace(path, format!("{digest}\n").as_bytes(), 0o666)?;
     }
-    cli::result(dest.at(&digest))
+    Ok((dest, digest))
+}
+
+/// Returns the images that have a tag of a repository here.
+fn tags(store: &Store, repository: &Operand) -> Result<Vec<Operand>> {
+    let name = match repository {
+        Operand::Name(name) | Operand::Id(_, Some(name)) => name,
+        _ => {
+            return Err(Usage(format!("{repository}: --all-tags takes a name in the store")).into());
+        }
+    };
+    if name.repository().parse::<Reference>()? != *name {
+        let text = format!("{name}: with --all-tags, a name without tag and digest");
+        return Err(Usage(text).into());
+    }
+    let index = store.images.index()?;
+    let names = index.names().filter_map(|name| name.parse::<Reference>().ok());
+    let same =
+        |other: &Reference| other.repository() == name.repository() && other.digest().is_none();
+    let found: Vec<Operand> = names.filter(same).map(Operand::Name).collect();
+    match found.is_empty() {
+        true => Err(anyhow!("{}: no image has this name", name.familiar()))
+            .hint(|| "img-ls for what is here".into()),
+        false => Ok(found),
+    }
 }
 
 /// Returns what is to be pushed of what was found, all of which is here.
@@ -131,9 +189,12 @@ fn select(found: &Found, platform: Option<&Platform>, dest: &Reference) -> Resul
         None => found.desc.clone(),
     };
     let name = found.name.as_ref().unwrap_or(dest);
-    Image::read(&found.layout, &desc).hint(|| {
-        format!("img-pull --all-platforms {name}, or --platform OS/ARCH for one that is here")
-    })
+    match Image::read(&found.layout, &desc) {
+        Err(err) if find::<Missing>(&err).is_some() => Err(err).hint(|| {
+            format!("img-pull --all-platforms {name}, or --platform OS/ARCH for one that is here")
+        }),
+        read => read,
+    }
 }
 
 /// Returns the directory that a file is in.

@@ -5,12 +5,13 @@
 
 mod remove;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 use clap::Parser;
 use common::cli::{self, NoSuchImage, Operand, Operands, Reported, Root};
+use common::confine::{Allowed, confine};
 use common::container::Users;
 use common::error;
 use common::facts::Facts;
@@ -61,6 +62,11 @@ fn run(args: Args) -> Result<()> {
             None => parts.push((layout, vec![(text, operand)])),
         }
     }
+    // A directory of the store may be a link to another disk.
+    let (images, cache) = (store.images.dir(), store.cache());
+    let dirs = parts.iter().filter_map(|(dir, _)| dir.as_deref()).chain([images, &cache]);
+    let write: Vec<&Path> = dirs.filter(|dir| dir.is_dir()).chain([store.root()]).collect();
+    confine(&Allowed { write: &write, ..Allowed::default() })?;
     for (dir, operands) in parts {
         let removed = match dir {
             None => {

@@ -29,6 +29,8 @@ use crate::uploads::Uploads;
 /// The most connections, and the most uploads.
 const CONNECTIONS: usize = 512;
 const UPLOADS: usize = 256;
+/// How many are told at a time that there is no place.
+const TURNED_AWAY: usize = 16;
 /// File descriptors for all else.
 const OTHERS: usize = 64;
 /// The most bytes of a request's line and headers.
@@ -83,7 +85,9 @@ pub async fn serve(
                             };
                             running.spawn(connection.run(stream, tls.clone()));
                         }
-                        None if tls.is_none() => drop(running.spawn(turn_away(stream))),
+                        None if tls.is_none() && running.len() < connections + TURNED_AWAY => {
+                            drop(running.spawn(turn_away(stream)));
+                        }
                         None => {}
                     }
                 }
@@ -102,7 +106,7 @@ pub async fn serve(
 }
 
 /// Says that there is no place, as far as that takes no time.
-async fn turn_away(mut stream: TcpStream) {
+async fn turn_away(stream: TcpStream) {
     let body =
         r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many connections at a time"}]}"#;
     let answer = format!(
@@ -110,8 +114,10 @@ async fn turn_away(mut stream: TcpStream) {
          Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    let write = stream.write_all(answer.as_bytes());
-    let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+    let mut stream = Patient::new(stream, Duration::from_secs(1));
+    if stream.write_all(answer.as_bytes()).await.is_ok() {
+        let _ = stream.shutdown().await;
+    }
 }
 
 struct Connection {

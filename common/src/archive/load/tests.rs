@@ -234,3 +234,94 @@ fn an_archive_that_is_cut_short_is_an_error_wherever() {
         assert!(load(&archive[..at], &layout.writing().unwrap()).is_err(), "{at}");
     }
 }
+
+/// Docker's archive of a layer that is large enough for the kernel to copy it, and to be hashed by another thread.
+fn large_archive() -> Vec<u8> {
+    let noise: Vec<u8> =
+        (0..400_001u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let layer = tar(&[("noise", &noise)]);
+    let config = config(&Digest::of(&layer));
+    let manifest: &[u8] = br#"[{"Config":"c.json","RepoTags":["app:v1"],"Layers":["l.tar"]}]"#;
+    tar(&[("l.tar", &layer), ("c.json", &config), ("manifest.json", manifest)])
+}
+
+/// Loads what comes through a pipe in pieces of this size.
+fn load_pieces(bytes: &[u8], size: usize, into: &Writing) -> Result<Vec<Loaded>> {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || bytes.chunks(size).try_for_each(|piece| writer.write_all(piece)));
+        load_file(File::from(std::os::fd::OwnedFd::from(reader)), into)
+    })
+}
+
+#[test]
+fn a_pipe_may_be_cut_into_pieces_of_any_size() {
+    let archive = large_archive();
+    for size in [7, 511, 512, 1000, 65_537, archive.len()] {
+        let (_dir, layout) = layout();
+        let loaded = load_pieces(&archive, size, &layout.writing().unwrap()).unwrap();
+        assert_eq!(loaded[0].names, ["app:v1"], "{size}");
+        assert!(!layout.dir().join(".partial").exists(), "{size}");
+    }
+    // And may end anywhere.
+    for end in [600, 300_000, 401_000] {
+        let (_dir, layout) = layout();
+        let writing = layout.writing().unwrap();
+        let err = load_pieces(&archive[..end], 1000, &writing).unwrap_err();
+        assert!(format!("{err:#}").contains("truncated tar"), "{end}: {err:#}");
+        writing.abandon().unwrap();
+        assert!(layout.blobs().unwrap().is_empty() && !layout.dir().join(".partial").exists());
+    }
+}
+
+#[test]
+fn a_file_is_read_from_where_it_is_read_next() {
+    let archive = large_archive();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"before").unwrap();
+    file.write_all(&archive).unwrap();
+    let (_dir, layout) = layout();
+    for _ in 0..2 {
+        // The second time all is there, and passed over.
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(6)).unwrap();
+        let loaded = load_file(file.try_clone().unwrap(), &layout.writing().unwrap()).unwrap();
+        assert_eq!(loaded[0].names, ["app:v1"]);
+    }
+}
+
+#[test]
+fn an_archive_that_fails_takes_back_what_it_brought() {
+    let (_dir, layout) = layout();
+    let kept = load(&docker_archive()[..], &layout.writing().unwrap()).unwrap().remove(0).desc;
+    layout.writing().unwrap().keep(&kept).unwrap();
+    let before = layout.blobs().unwrap();
+    let mut archive = large_archive();
+    let cut = archive.len() - 2048; // the manifest goes
+    archive.truncate(cut - 1024);
+    let writing = layout.writing().unwrap();
+    load(&archive[..], &writing).unwrap_err();
+    assert!(layout.blobs().unwrap().len() > before.len());
+    writing.abandon().unwrap();
+    assert_eq!(layout.blobs().unwrap(), before);
+}
+
+#[test]
+fn the_whole_name_counts_unless_the_other_one_was_changed() {
+    let annotations = |full: Option<&str>, name: Option<&str>| {
+        let full = full.map(|full| (CONTAINERD_NAME.to_owned(), full.to_owned()));
+        let name = name.map(|name| (REF_NAME.to_owned(), name.to_owned()));
+        full_name(&full.into_iter().chain(name).collect())
+    };
+    let whole = "docker.io/library/app:v1";
+    for (full, name, expected) in [
+        (Some(whole), Some("v1"), Some(whole)),
+        (Some(whole), Some(whole), Some(whole)),
+        (Some(whole), None, Some(whole)),
+        (None, Some("v1"), Some("v1")),
+        (Some(whole), Some("v2"), Some("v2")),
+        (Some(whole), Some("1"), Some("1")),
+        (None, None, None),
+    ] {
+        assert_eq!(annotations(full, name).as_deref(), expected);
+    }
+}
