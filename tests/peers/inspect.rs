@@ -1,5 +1,6 @@
 //! What we say of an image, and what others say of it.
 
+use sandbox::dockerd::Dockerd;
 use sandbox::image::{Image, PACK, architecture, busybox_layer};
 use sandbox::{Sandbox, lacks};
 use serde_json::json;
@@ -87,4 +88,60 @@ fn skopeo_inspect_and_we() {
           skopeo inspect --raw $from | jq '.layers | map(.size) | add' >theirs
           img-history -H=false --format '{{.Size}}' app:v1 | jq -s add | diff theirs -")
         .is_silent();
+}
+
+/// What templates ask of an image: Go's engine answers for Docker, ours for us.
+const TEMPLATES: [&str; 22] = [
+    "{{.Os}}/{{.Architecture}} {{.Author}} {{.Created}}",
+    "{{.RepoTags}} {{len .RootFS.Layers}} {{.RootFS.Type}}",
+    "{{.Config.Env}} {{json .Config.Env}} {{join .Config.Env \";\"}}",
+    "{{.Config.Cmd}} {{json .Config.Cmd}} {{index .Config.Cmd 2}}",
+    "{{.Config.OnBuild}} {{json .Config.OnBuild}} {{len .Config.OnBuild}}",
+    "{{.Config.Labels}} {{json .Config.Labels}}",
+    "{{.Config.Labels.k}} {{index .Config.Labels \"a.b\"}} [{{index .Config.Labels \"zz\"}}] {{.Config.Labels.zz}}",
+    "{{range $p, $c := .Config.ExposedPorts}}{{$p}} {{json $c}};{{end}}",
+    "{{range $i, $e := .Config.Env}}{{if $i}}, {{end}}{{upper $e}}{{end}}",
+    "{{with .Config.OnBuild}}y{{else}}n{{end}}{{if .Config.Labels}}y{{end}}",
+    "{{range .Config.Env}}{{with split . \"=\"}}{{index . 0}} is {{index . 1}}, {{end}}{{end}}",
+    "{{printf \"%s %v %q %d %x %-30s|%5.1s|\" .Os .Config.Env .Author (len .Config.Cmd) .Os .Author .Os}}",
+    "{{printf \"%d %s\" .Os (len .Os)}} {{printf \"%s\"}} {{printf \"x\" 1}}",
+    "{{title .Author}} {{lower .Author}} {{pad .Os 2 1}}| {{truncate .Os 3}}",
+    "{{eq .Os \"linux\" \"x\"}} {{ne .Os \"x\"}} {{and .Os .Author}} {{or \"\" .Os}} {{not .Os}}",
+    "{{$x := .Os}}{{with .Config}}{{$x}}{{.User}}{{$.Os}}{{$x = \"y\"}}{{end}}{{$x}}",
+    "a {{- /* nothing */ -}} b {{- .Os }} c",
+    "{{slice .Os 1 3}} {{json .Config.Volumes}} {{.Config.WorkingDir | println}}",
+    "{{.Config.StopSignal}} {{.Config.Entrypoint}} {{json .Config.Volumes}}",
+    "{{.ID | len}}",
+    "{{.Id | len}}",
+    "{{.Nope}}",
+];
+
+#[test]
+fn docker_and_we() {
+    if lacks(&["root", "dockerd", "unshare", "jq"]) {
+        return;
+    }
+    let t = Sandbox::new();
+    t.store(&image(), "app:v1");
+    let dockerd = Dockerd::start(&t);
+    t.sh(&format!(
+        "{COMMON} img-save app:v1 | $DOCKER load -q
+         $DOCKER inspect app:v1 | common >theirs; img-inspect app:v1 | common | diff theirs -
+         format='{{{{.CreatedBy}}}}|{{{{.CreatedAt}}}}|{{{{.Comment}}}}'
+         for cut in --no-trunc --no-trunc=false; do
+             $DOCKER history $cut --format \"$format\" app:v1 >theirs
+             img-history $([ $cut != --no-trunc ] || echo $cut) --format \"$format\" app:v1 | diff theirs -
+         done"
+    ))
+    .prints("Loaded image: app:v1\n");
+    for template in TEMPLATES {
+        let theirs = t.sh(&format!("$DOCKER inspect -f '{template}' app:v1"));
+        let ours = t.sh(&format!("img-inspect -f '{template}' app:v1"));
+        assert_eq!(theirs.code, ours.code, "{template}");
+        if theirs.code == 0 {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            assert_eq!(text(&theirs.stdout), text(&ours.stdout), "{template}");
+        }
+    }
+    drop(dockerd);
 }
