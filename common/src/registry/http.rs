@@ -13,6 +13,7 @@ use std::io::{self, Cursor, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::thread;
@@ -189,11 +190,17 @@ impl Http {
         let message = builder.body(reqwest::Body::wrap(body)).build()?;
         let (answer, answered) = std::sync::mpsc::channel();
         let stall = self.stall;
-        self.uploads()?.spawn(async move {
+        let uploads = self.uploads()?;
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = over.clone();
+        uploads.spawn(async move {
+            let answered = exchange(&client, message, &pace, stall).await;
+            over.store(true, Relaxed);
             // Who asked waits for it.
-            let _ = answer.send(exchange(&client, message, &pace, stall).await);
+            let _ = answer.send(answered);
         });
-        let local = content.feed(feed);
+        let local = content.feed(&uploads, &feed, &is_over);
+        drop(feed);
         let answer = answered.recv();
         local?;
         match answer {
@@ -275,6 +282,9 @@ const PIECE: usize = 64 << 10;
 /// How many pieces wait to be sent.
 const PIECES: usize = 4;
 
+/// How long a piece waits until somebody looks whether it is still wanted.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// A request whose body is a [`Content`].
 pub struct Upload<'a> {
     /// `PUT` or `PATCH`.
@@ -301,19 +311,33 @@ pub struct Content<'a> {
 
 impl Content<'_> {
     /// Hands over piece by piece, until all is sent or nobody wants more.
-    fn feed(self, feed: mpsc::Sender<Option<Vec<u8>>>) -> Result<()> {
+    ///
+    /// The client keeps a body that it cannot get rid of even when the request is given up, so
+    /// that alone is no sign that somebody wants more.
+    fn feed(
+        self,
+        uploads: &Handle,
+        feed: &mpsc::Sender<Option<Vec<u8>>>,
+        is_over: &AtomicBool,
+    ) -> Result<()> {
         let mut left = self.length;
         while left > 0 {
             let mut piece = vec![0; left.min(PIECE as u64) as usize];
             if let Err(err) = self.reader.read_exact(&mut piece) {
                 // The request is to fail: its end would look like the end of the body.
-                let _ = feed.blocking_send(None);
+                let _ = feed.try_send(None);
                 return Err(err.into());
             }
             let n = piece.len() as u64;
-            if feed.blocking_send(Some(piece)).is_err() {
-                break;
-            }
+            let room = loop {
+                match uploads.block_on(async { timeout(GLANCE, feed.reserve()).await }) {
+                    Ok(room) => break room,
+                    Err(_) if is_over.load(Relaxed) => return Ok(()),
+                    Err(_) => {}
+                }
+            };
+            let Ok(room) = room else { break };
+            room.send(Some(piece));
             (self.sent)(n);
             left -= n;
         }

@@ -6,7 +6,6 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
-use std::time::Instant;
 
 use super::*;
 use crate::credentials::Files;
@@ -274,7 +273,7 @@ fn what_the_registry_says_it_has_is_believed_as_long_as_it_can_be() {
     let forgetful = server(move |asked, _| match asked.method.as_str() {
         "PUT" if times.fetch_add(1, SeqCst) == 0 => Some(Reply::new(503, "")),
         "GET" => Some(Reply::new(204, "").header("range", "0-99")),
-        "PATCH" => Some(Reply::new(202, "").header("range", "0-1288888")),
+        "PATCH" => Some(Reply::new(202, "").header("range", "0-1288889")),
         _ => None,
     });
     assert_eq!(push(&forgetful).unwrap(), Came::Sent);
@@ -361,7 +360,7 @@ fn deaf() -> String {
                     let begun = b"HTTP/1.1 202 X\r\nlocation: /x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
                     return reader.get_mut().write_all(begun);
                 }
-                thread::sleep(Duration::from_secs(20));
+                thread::sleep(Duration::from_secs(3600));
                 Ok(())
             });
         }
@@ -376,10 +375,11 @@ fn a_registry_that_does_not_listen_is_given_up() {
     let size = 64 << 20;
     file.set_len(size).unwrap();
     let options = Options { retries: 0, stall: Duration::from_millis(300), ..options() };
-    let (domain, count, start) = (deaf(), Count::default(), Instant::now());
+    let (domain, count) = (deaf(), Count::default());
     let registry = Registry::new(&domain, &options);
     let source = Source { digest: Digest::of(b""), size, file: &file };
     let err = line(&registry.push_blob("app", &source, None, &count).unwrap_err());
     assert!(err.ends_with(&format!("{domain}: nothing came for 0.3 s")), "{err}");
-    assert!(start.elapsed() < Duration::from_secs(10) && count.0.load(SeqCst) < size);
+    // It would end by itself when the registry does, after the limit of a test.
+    assert!(count.0.load(SeqCst) < size);
 }
