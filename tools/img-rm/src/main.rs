@@ -33,6 +33,9 @@ struct Args {
     operands: Operands,
 }
 
+/// An operand, as it was written and as it reads.
+type Given = (String, Operand);
+
 fn main() -> ExitCode {
     cli::main(run)
 }
@@ -45,7 +48,7 @@ fn run(args: Args) -> Result<()> {
         failed = true;
     };
     // All of one layout are removed as one change of its index.
-    let mut parts: Vec<(Option<PathBuf>, Vec<(String, Operand)>)> = Vec::new();
+    let mut parts: Vec<(Option<PathBuf>, Vec<Given>)> = Vec::new();
     for (text, operand) in args.operands.read()? {
         let operand = match operand {
             Ok(operand) => operand,
