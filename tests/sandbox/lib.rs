@@ -191,8 +191,10 @@ impl Sandbox {
             "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             programs.display()
         );
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).current_dir(self.path("work")).env_clear().process_group(0);
+        // What is ignored stays ignored from here on, as it would be if nohup(1) had started the tests.
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["--default-signal=HUP,INT,QUIT", "/bin/sh", "-c", script]);
+        command.current_dir(self.path("work")).env_clear().process_group(0);
         command
             .env("PATH", path)
             .env("HOME", self.path("home"))
