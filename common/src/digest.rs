@@ -36,17 +36,15 @@ impl Digest {
 
     /// Returns the digits, without the algorithm.
     pub fn hex(&self) -> String {
-        let mut text = String::with_capacity(128);
-        for byte in self.bytes() {
-            text.push(char::from_digit((byte >> 4).into(), 16).unwrap_or_default());
-            text.push(char::from_digit((byte & 15).into(), 16).unwrap_or_default());
-        }
-        text
+        let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+        self.bytes().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 
     /// Returns the first twelve digits, as lists show them.
     pub fn short(&self) -> String {
-        self.hex()[..12].into()
+        let mut text = self.hex();
+        text.truncate(12);
+        text
     }
 
     /// Returns a hasher of this digest's algorithm, to see whether some bytes have this digest.
@@ -83,20 +81,33 @@ impl FromStr for Digest {
 
 /// Reads `2 * N` lower-case hexadecimal digits.
 fn unhex<const N: usize>(hex: &str) -> Option<[u8; N]> {
-    let digit = |c: u8| match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
-    };
     let mut bytes = [0; N];
-    if hex.len() != 2 * N {
+    let (pairs, []) = hex.as_bytes().as_chunks::<2>() else { return None };
+    if pairs.len() != N {
         return None;
     }
-    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    // A store's index has one of them a name: no branch for each digit.
+    let mut wrong = 0;
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        let (high, low) = (VALUES[usize::from(*high)], VALUES[usize::from(*low)]);
+        wrong |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
+    (wrong < 16).then_some(bytes)
 }
+
+/// What each byte is worth as a lower-case hexadecimal digit; 16 if it is none.
+const VALUES: [u8; 256] = {
+    let mut values = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[DIGITS[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 impl TryFrom<&oci_spec::image::Digest> for Digest {
     type Error = Error;

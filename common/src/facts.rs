@@ -105,18 +105,26 @@ impl Facts {
         record(&self.bytes, *self.at.get(&id)?).map(|(_, fact)| fact)
     }
 
-    /// Learns what there is to know of an image, if it is of a kind that is known for ever.
-    pub fn learn(&mut self, layout: &Layout, image: &Image) -> Result<()> {
-        let Some(id) = id(image).filter(|id| !self.at.contains_key(id)) else { return Ok(()) };
-        let Some(leads_to) = layout.leads_to(image)? else { return Ok(()) };
-        // Not everything that is kept is an image.
-        let Ok(resolved) = layout.resolve(&image.descriptor()?, &Platform::host()) else {
-            return Ok(());
+    /// Returns what is known of an image, and learns it first if it is of a kind that is known for ever.
+    pub fn learn(&mut self, layout: &Layout, image: &Image) -> Option<Fact<'_>> {
+        let id = id(image)?;
+        let start = match self.at.get(&id) {
+            Some(start) => *start,
+            None => self.read(id, layout, image)?,
         };
-        let Ok(count) = u16::try_from(leads_to.len()) else { return Ok(()) };
+        record(&self.bytes, start).map(|(_, fact)| fact)
+    }
+
+    /// Adds a record of an image; returns where it begins.
+    fn read(&mut self, id: [u8; 32], layout: &Layout, image: &Image) -> Option<usize> {
+        let leads_to = layout.leads_to(image).ok()??;
+        // Not everything that is kept is an image.
+        let resolved = layout.resolve(&image.descriptor().ok()?, &Platform::host()).ok()?;
+        let count = u16::try_from(leads_to.len()).ok()?;
+        let start = self.bytes.len();
         let created: Option<Timestamp> =
             resolved.config.created().as_ref().and_then(|created| created.parse().ok());
-        self.at.insert(id, self.bytes.len());
+        self.at.insert(id, start);
         self.bytes.extend(id);
         self.bytes.extend(created.map_or(0, |at| at.as_second()).to_le_bytes());
         let nanoseconds = created.map_or(NO_TIME, |at| at.subsec_nanosecond() as u32);
@@ -125,7 +133,7 @@ impl Facts {
         self.bytes.extend(count.to_le_bytes());
         leads_to.iter().for_each(|blob| self.bytes.extend(prefix(blob)));
         self.new = true;
-        Ok(())
+        Some(start)
     }
 
     /// Writes what was learned, and forgets the images that are not in `images`.
@@ -237,7 +245,7 @@ mod tests {
         let mut facts = Facts::of(&store);
         for image in index.images() {
             assert!(facts.get(image).is_none());
-            facts.learn(&store.images, image).unwrap();
+            facts.learn(&store.images, image);
         }
         facts.save(index.images());
         // Now from the file, without a document.
@@ -276,7 +284,7 @@ mod tests {
         let mut facts = Facts::of(&store);
         assert_eq!(index.images().len(), 2);
         for image in index.images() {
-            facts.learn(&store.images, image).unwrap();
+            facts.learn(&store.images, image);
             assert!(facts.get(image).is_none());
         }
     }
@@ -289,7 +297,7 @@ mod tests {
         let index = store.images.index().unwrap();
         let only = &index.images()[0];
         let mut facts = Facts::of(&store);
-        facts.learn(&store.images, only).unwrap();
+        facts.learn(&store.images, only);
         facts.save(index.images());
         let path = store.cache().join("images");
         let good = fs::read(&path).unwrap();

@@ -46,7 +46,9 @@ pub fn age(seconds: i64) -> String {
 
 /// Returns how many columns of a terminal a text takes: two for each of `漢字`.
 pub fn width(text: &str) -> usize {
-    text.width()
+    // Most cells are, and there are many.
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if is_plain { text.len() } else { text.width() }
 }
 
 /// Returns a text that takes `columns` at most: what is cut off leaves `…`.

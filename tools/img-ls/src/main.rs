@@ -14,7 +14,7 @@ use common::cli::{self, Root};
 use common::digest::Digest;
 use common::facts::Facts;
 use common::human;
-use common::layout::{self, Layout};
+use common::layout::Layout;
 use common::platform::Platform;
 use common::reference::Reference;
 use common::store::Store;
@@ -133,46 +133,34 @@ fn blobs(layout: &Layout, images: &[Image]) -> Result<()> {
     cli::print(lines.concat().as_bytes())
 }
 
-/// Returns the images of a store, looking at each once, however many names it has.
+/// Returns the images of a store, reading each once, however many names it has.
 fn images(store: &Store, labels: bool) -> Result<Vec<Image>> {
     let index = store.images.index()?;
     let mut facts = Facts::of(store);
-    let mut seen: HashMap<&str, Image> = HashMap::new();
-    let mut images = Vec::new();
+    let mut read: HashMap<&str, Image> = HashMap::new();
+    let mut images = Vec::with_capacity(index.images().len());
     for entry in index.images() {
-        let known = match seen.get(entry.digest()) {
-            Some(known) => known,
+        let name = entry.name().and_then(|name| name.parse().ok());
+        // What is known already has no labels.
+        if !labels && let Some(fact) = facts.learn(&store.images, entry) {
+            let (digest, labels) = (entry.digest().to_owned(), BTreeMap::new());
+            images.push(Image { name, digest, created: fact.created, labels, size: fact.size });
+            continue;
+        }
+        let image = match read.get(entry.digest()) {
+            Some(image) => image,
             None => {
-                let image = Image::look(&store.images, &mut facts, entry, labels)?;
-                seen.entry(entry.digest()).or_insert(image)
+                let image = Image::read(&store.images, None, &entry.descriptor()?);
+                read.entry(entry.digest()).or_insert(image)
             }
         };
-        let name = entry.name().and_then(|name| name.parse().ok());
-        images.push(Image { name, ..known.clone() });
+        images.push(Image { name, ..image.clone() });
     }
     facts.save(index.images());
     Ok(images)
 }
 
 impl Image {
-    /// Returns what the list shows, from what is known already if labels are not asked for.
-    fn look(
-        layout: &Layout,
-        facts: &mut Facts,
-        entry: &layout::Image,
-        labels: bool,
-    ) -> Result<Image> {
-        if !labels {
-            let _ = facts.learn(layout, entry); // what is wrong is said below
-            if let Some(fact) = facts.get(entry) {
-                let digest = entry.digest().to_owned();
-                let (created, size) = (fact.created, fact.size);
-                return Ok(Image { name: None, digest, created, labels: BTreeMap::new(), size });
-            }
-        }
-        Ok(Image::read(layout, None, &entry.descriptor()?))
-    }
-
     /// Reads what the list shows. What cannot be read is not shown: a list of what is here must not fail for one image.
     fn read(layout: &Layout, name: Option<Reference>, desc: &Descriptor) -> Image {
         let digest = desc.digest().to_string();
