@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use sandbox::image::{Image, PACK, busybox, busybox_layer};
+use sandbox::image::{Image, PACK, busybox, busybox_layer, for_two_platforms};
 use sandbox::line::Line;
 use sandbox::{Sandbox, lacks};
 use serde_json::json;
@@ -133,12 +133,7 @@ fn a_layout_is_pulled_to_and_read_by_its_name() {
 #[test]
 fn the_platform_is_chosen_from_the_index() {
     let Some(t) = with_registry() else { return };
-    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
-    let host = sandbox::image::architecture();
-    let index = Image::index(&[
-        (&other, json!({ "os": "linux", "architecture": "s390x" })),
-        (busybox(), json!({ "os": "linux", "architecture": host })),
-    ]);
+    let (index, other) = for_two_platforms();
     t.registry().add(&index, "multi", "1");
     let name = format!("{}/multi", t.registry().address());
     t.sh("img-pull -q $REGISTRY/multi:1").prints(&format!("{name}:1@{}\n", busybox().digest));
@@ -153,7 +148,7 @@ fn the_platform_is_chosen_from_the_index() {
     t.sh("img-pull -q --platform linux/mips $REGISTRY/multi:1")
         .exits(1)
         .says("linux/s390x")
-        .says(&format!("linux/{host}"));
+        .says(&format!("linux/{}", sandbox::image::architecture()));
     t.sh("img-pull -q --all-platforms $REGISTRY/multi:1")
         .prints(&format!("{name}:1@{}\n", index.digest));
 }

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use sandbox::faulty::tls;
-use sandbox::image::{Image, PACK, busybox, busybox_layer, read_json, sha256};
+use sandbox::image::{Image, PACK, busybox, busybox_layer, for_two_platforms, read_json, sha256};
 use sandbox::line::Line;
 use sandbox::{Sandbox, lacks};
 use serde_json::json;
@@ -123,12 +123,7 @@ fn an_ordinary_user_pushes() {
 #[test]
 fn all_platforms_go_and_none_may_be_missing() {
     let Some(t) = with_registry() else { return };
-    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
-    let host = sandbox::image::architecture();
-    let index = Image::index(&[
-        (&other, json!({ "os": "linux", "architecture": "s390x" })),
-        (busybox(), json!({ "os": "linux", "architecture": host })),
-    ]);
+    let (index, other) = for_two_platforms();
     t.store(&index, "multi");
     let name = format!("{}/multi", t.registry().address());
     t.sh("img-push -q multi $REGISTRY/multi:1").prints(&format!("{name}:1@{}\n", index.digest));
@@ -204,12 +199,7 @@ fn layers_can_be_packed_anew() {
 #[test]
 fn an_index_is_packed_anew_with_its_members() {
     let Some(t) = with_registry() else { return };
-    let host = sandbox::image::architecture();
-    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
-    let index = Image::index(&[
-        (&other, json!({ "os": "linux", "architecture": "s390x" })),
-        (busybox(), json!({ "os": "linux", "architecture": host })),
-    ]);
+    let (index, _) = for_two_platforms();
     t.store(&index, "multi");
     t.sh("img-push -q --compression zstd multi $REGISTRY/multi:1 >pushed
           img-pull -q --all-platforms $REGISTRY/multi:1 | cmp - pushed")
@@ -304,6 +294,21 @@ fn a_registry_with_passwords_and_a_certificate_of_our_own() {
         .says("authentication required");
 }
 
+/// Pushes `image` through a line that is cut after so many bytes, and sees that it arrives all the same.
+fn push_and_cut(t: &Sandbox, line: &Line, bytes: u64, image: &Image) {
+    let push = t.command("exec img-push -q --retry-delay 10ms app $REGISTRY/app:1 >name").spawn();
+    let mut push = push.unwrap();
+    let start = Instant::now();
+    while line.received() < bytes {
+        assert!(start.elapsed() < Duration::from_secs(60) && push.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(5));
+    }
+    line.cut();
+    line.hurry();
+    assert!(push.wait().unwrap().success());
+    t.sh("cut -d@ -f2 name").prints(&format!("{}\n", image.digest));
+}
+
 #[test]
 fn a_cut_line_is_no_failure() {
     if lacks(&["docker-registry"]) {
@@ -314,17 +319,7 @@ fn a_cut_line_is_no_failure() {
     t.store(&image, "app");
     let line = Line::up(t.registry().address(), 1 << 20);
     t.set("REGISTRY", line.address());
-    let push = t.command("exec img-push -q --retry-delay 10ms app $REGISTRY/app:1 >name").spawn();
-    let mut push = push.unwrap();
-    let start = Instant::now();
-    while line.received() < 1 << 20 {
-        assert!(start.elapsed() < Duration::from_secs(60) && push.try_wait().unwrap().is_none());
-        sleep(Duration::from_millis(5));
-    }
-    line.cut();
-    line.hurry();
-    assert!(push.wait().unwrap().success());
-    t.sh("cut -d@ -f2 name").prints(&format!("{}\n", image.digest));
+    push_and_cut(&t, &line, 1 << 20, &image);
     t.sh("img-pull -q --layout out $REGISTRY/app:1 | wc -l").prints("1\n");
 }
 
@@ -337,17 +332,7 @@ fn a_cut_upload_is_gone_on_with_where_it_broke_off() {
     let server = Server::start(&t, "--writable ./served");
     let line = Line::up(&server.address, 2 << 20);
     t.set("REGISTRY", line.address());
-    let push = t.command("exec img-push -q --retry-delay 10ms app $REGISTRY/app:1 >name").spawn();
-    let mut push = push.unwrap();
-    let start = Instant::now();
-    while line.received() < 5 << 20 {
-        assert!(start.elapsed() < Duration::from_secs(60) && push.try_wait().unwrap().is_none());
-        sleep(Duration::from_millis(5));
-    }
-    line.cut();
-    line.hurry();
-    assert!(push.wait().unwrap().success());
-    t.sh("cut -d@ -f2 name").prints(&format!("{}\n", image.digest));
+    push_and_cut(&t, &line, 5 << 20, &image);
     let all: u64 = image.blobs().iter().map(|(_, file)| fs::metadata(file).unwrap().len()).sum();
     let again = line.received().saturating_sub(all);
     assert!(again < 2 << 20, "{again} bytes came twice");

@@ -34,6 +34,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::digest;
 use crate::error::{At, Hint};
 use crate::runtime::cgroup;
 use crate::tree;
@@ -388,8 +389,7 @@ fn new_id() -> Result<String> {
     let flags = rustix::rand::GetRandomFlags::empty();
     let length = rustix::rand::getrandom(&mut bytes, flags).map_err(Error::new);
     anyhow::ensure!(length.context("no random numbers")? == bytes.len(), "no random numbers");
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0');
-    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
+    Ok(digest::hex(&bytes))
 }
 
 /// Returns the time, as status.json has it.

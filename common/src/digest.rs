@@ -36,8 +36,7 @@ impl Digest {
 
     /// Returns the digits, without the algorithm.
     pub fn hex(&self) -> String {
-        let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
-        self.bytes().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+        hex(self.bytes())
     }
 
     /// Returns the first twelve digits, as lists show them.
@@ -77,6 +76,12 @@ impl FromStr for Digest {
             None => bail!("{text:?}: not a digest (sha256: and 64 hexadecimal digits)"),
         }
     }
+}
+
+/// Returns bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Reads `2 * N` lower-case hexadecimal digits.

@@ -109,13 +109,18 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     sync_above(path)
 }
 
-/// Sees that the name of `path` is on the disk: the directory that it is in has it.
-pub fn sync_above(path: &Path) -> Result<()> {
-    let above = match path.parent() {
+/// Returns the directory that `path` is in; a root is in itself.
+pub fn above(path: &Path) -> &Path {
+    match path.parent() {
         Some(above) if above.as_os_str().is_empty() => Path::new("."),
         Some(above) => above,
         None => path,
-    };
+    }
+}
+
+/// Sees that the name of `path` is on the disk: the directory that it is in has it.
+pub fn sync_above(path: &Path) -> Result<()> {
+    let above = above(path);
     match sync_dir(above) {
         // One that we may write to, and not read.
         Err(err) if err.kind() == ErrorKind::PermissionDenied => Ok(()),

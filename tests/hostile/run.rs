@@ -18,6 +18,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use sandbox::Sandbox;
 use sandbox::corpus::{Case, Input, Outcome};
@@ -499,7 +500,13 @@ impl Drop for Bench {
     fn drop(&mut self) {
         let _ = fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o755));
         // Not as the disk itself would, whoever is still in there.
-        let done = umount2(&self.dir, MntFlags::empty());
+        let mut done = umount2(&self.dir, MntFlags::empty());
+        let start = Instant::now();
+        // What a test beside this one is just starting has our files until it is executed.
+        while done == Err(Errno::EBUSY) && start.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(10));
+            done = umount2(&self.dir, MntFlags::empty());
+        }
         if !thread::panicking() {
             done.expect("nothing is busy in the box");
         }

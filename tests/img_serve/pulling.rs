@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufReader, Read, Write};
 
 use sandbox::Sandbox;
-use sandbox::image::{Image, architecture, busybox, busybox_layer, sha256};
+use sandbox::image::{busybox, for_two_platforms, sha256};
 use serde_json::{Value, json};
 
 use super::server::{Answer, Server};
@@ -261,11 +261,7 @@ fn a_long_list_of_referrers_comes_in_parts() {
 #[test]
 fn an_image_of_several_platforms_is_served_with_all_of_them() {
     let t = Sandbox::new();
-    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
-    let index = Image::index(&[
-        (&other, json!({ "os": "linux", "architecture": "s390x" })),
-        (busybox(), json!({ "os": "linux", "architecture": architecture() })),
-    ]);
+    let (index, other) = for_two_platforms();
     t.store(&index, "multi:1");
     let server = Server::start(&t, "");
     let answer = server.get("/v2/multi/manifests/1");

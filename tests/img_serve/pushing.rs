@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufReader, Write};
 
-use sandbox::image::{Image, architecture, busybox, busybox_layer, sha256};
+use sandbox::image::{Image, busybox, for_two_platforms, sha256};
 use sandbox::{Sandbox, lacks};
 use serde_json::{Value, json};
 
@@ -515,11 +515,7 @@ fn our_own_tools_push_to_it_and_pull_from_it() {
         return;
     }
     let t = Sandbox::with_image("app:1");
-    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
-    let index = Image::index(&[
-        (&other, json!({ "os": "linux", "architecture": "s390x" })),
-        (busybox(), json!({ "os": "linux", "architecture": architecture() })),
-    ]);
+    let (index, _) = for_two_platforms();
     t.store(&index, "multi:1");
     t.write("users", "user:$2b$04$eYUI9A8RLjd7U6PHSImtzO6RfPqh7yF5ouXbigT3wtQj5AfQds7AS\n");
     let server = Server::start(&t, "--writable --htpasswd users ./new");

@@ -1,8 +1,7 @@
 //! What img-push has pushed, skopeo and podman pull; what each stores of passwords, the others find.
 
-use sandbox::image::{Image, busybox, busybox_layer};
+use sandbox::image::{busybox, for_two_platforms};
 use sandbox::{Sandbox, lacks};
-use serde_json::json;
 
 use super::CONTAINERS;
 use crate::img_push::HTPASSWD;
@@ -15,11 +14,7 @@ fn skopeo_and_podman_pull_what_was_pushed() {
         return;
     }
     let t = Sandbox::with_image("app").with_registry();
-    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
-    let index = Image::index(&[
-        (&other, json!({ "os": "linux", "architecture": "s390x" })),
-        (busybox(), json!({ "os": "linux", "architecture": sandbox::image::architecture() })),
-    ]);
+    let (index, _) = for_two_platforms();
     t.store(&index, "multi");
     t.sh(
         "img-push -q app $REGISTRY/app:1 >/dev/null; img-push -q multi $REGISTRY/multi:1 >/dev/null

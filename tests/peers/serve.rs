@@ -1,9 +1,8 @@
 //! img-serve beside skopeo, podman and buildah: they push to it and pull from it.
 
 use sandbox::dockerd::Dockerd;
-use sandbox::image::{Image, architecture, busybox, busybox_layer};
+use sandbox::image::{busybox, for_two_platforms};
 use sandbox::{Sandbox, lacks};
-use serde_json::json;
 
 use super::{CONTAINERS, PEERS};
 use crate::img_serve::server::Server;
@@ -51,11 +50,7 @@ fn skopeo_copies_all_platforms_both_ways() {
         return;
     }
     let t = Sandbox::new();
-    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
-    let index = Image::index(&[
-        (&other, json!({ "os": "linux", "architecture": "s390x" })),
-        (busybox(), json!({ "os": "linux", "architecture": architecture() })),
-    ]);
+    let (index, _) = for_two_platforms();
     index.copy_to(&t.path("work/theirs"), "multi");
     let server = Server::start(&t, "--writable");
     t.set("SERVED", &server.address);

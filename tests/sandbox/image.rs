@@ -118,6 +118,16 @@ pub fn full_name(name: &str) -> String {
     }
 }
 
+/// Returns an index of [`busybox`] for this machine and of another image for s390x, and that other image.
+pub fn for_two_platforms() -> (Image, Image) {
+    let other = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["other"] }));
+    let index = Image::index(&[
+        (&other, json!({ "os": "linux", "architecture": "s390x" })),
+        (busybox(), json!({ "os": "linux", "architecture": architecture() })),
+    ]);
+    (index, other)
+}
+
 /// Returns the machine's architecture as images name it.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {

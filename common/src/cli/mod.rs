@@ -5,6 +5,7 @@
 
 mod dir;
 mod duration;
+mod interrupt;
 pub mod list;
 mod moment;
 mod operand;
@@ -20,12 +21,10 @@ use std::fmt::{self, Display};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result};
 use clap::Parser;
 use clap::error::ErrorKind;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
 
 use crate::error::{self, Hint, Usage, visible};
 use crate::store::Store;
@@ -33,6 +32,7 @@ use crate::sys;
 
 pub use dir::Dir;
 pub use duration::duration;
+pub use interrupt::{on_interrupt, temporary};
 pub use moment::moment;
 pub use operand::{Entry, Found, NoSuchImage, Operand};
 pub use operands::Operands;
@@ -77,6 +77,8 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
         Some(args) => run(args),
         None => Ok(()),
     });
+    // What failed because a signal's cleanup took it away is not what this process dies of.
+    interrupt::wait();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
@@ -144,32 +146,4 @@ pub fn warn(text: impl Display) {
 pub fn tool() -> String {
     let name = std::env::args_os().next().unwrap_or_default();
     Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// What is to be done before a signal ends this process.
-static CLEANUPS: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
-
-/// Runs `cleanup` when SIGINT, SIGTERM or SIGHUP comes, and then dies of that signal.
-///
-/// To be called before any other thread is started, since these inherit the mask that leaves the signals to one.
-pub fn on_interrupt(cleanup: impl FnOnce() + Send + 'static) -> Result<()> {
-    let mut cleanups = CLEANUPS.lock().unwrap_or_else(PoisonError::into_inner);
-    cleanups.push(Box::new(cleanup));
-    if cleanups.len() > 1 {
-        return Ok(()); // the thread is there
-    }
-    let mut signals = SigSet::empty();
-    // What is ignored, as by nohup, is to be ignored still.
-    let fatal = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter();
-    fatal.filter(|signal| !sys::is_ignored(*signal)).for_each(|signal| signals.add(signal));
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
-    std::thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(move || {
-        let Ok(signal) = signals.wait() else { return };
-        let mut cleanups = CLEANUPS.lock().unwrap_or_else(PoisonError::into_inner);
-        cleanups.drain(..).rev().for_each(|cleanup| cleanup());
-        // Its action is the default one, so it ends the process as soon as it is let through.
-        let _ =
-            raise(signal).and_then(|()| sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&signals), None));
-    })?;
-    Ok(())
 }

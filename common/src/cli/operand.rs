@@ -20,7 +20,7 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use oci_spec::image::Descriptor;
 use tempfile::TempDir;
 
-use super::{Dir, on_interrupt};
+use super::{Dir, temporary};
 use crate::archive;
 use crate::digest::Digest;
 use crate::error::{self, At, Hint, Usage};
@@ -194,10 +194,8 @@ impl Operand {
             Opened::Archive(archive, place) => {
                 let cache = store.cache();
                 std::fs::create_dir_all(&cache).at(&cache)?;
-                let unpacked =
-                    tempfile::Builder::new().prefix("archive-").tempdir_in(&cache).at(&cache)?;
-                let path = unpacked.path().to_owned();
-                on_interrupt(move || drop(std::fs::remove_dir_all(&path)))?;
+                let make = || tempfile::Builder::new().prefix("archive-").tempdir_in(&cache);
+                let unpacked = temporary(make).at(&cache)?;
                 let layout = Layout::create(unpacked.path().join("images"))?;
                 let (desc, name) = load(archive, &place, &layout.writing()?)?;
                 Ok(Found { layout, desc, name, dir: None, _unpacked: Some(unpacked) })

@@ -222,10 +222,7 @@ fn config(path: &Path) -> Result<Option<Config>> {
 fn edit(path: &Path, change: impl FnOnce(&mut Object) -> Result<bool>) -> Result<()> {
     // The lock is for the file, not for a link to it.
     let path: PathBuf = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
+    let dir = tree::above(&path);
     if !dir.exists() {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).at(dir)?;
     }

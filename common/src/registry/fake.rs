@@ -6,6 +6,23 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use super::Options;
+use crate::credentials::Files;
+
+/// What a test asks with.
+pub fn options() -> Options {
+    Options {
+        verify: true,
+        credentials: Some("user:hunter2".parse().unwrap()),
+        files: Files::none(),
+        certs: Vec::new(),
+        retries: 3,
+        stall: Duration::from_secs(10),
+        backoff: Duration::from_millis(4),
+        notice: None,
+    }
+}
+
 /// A server on a port of its own. It lives as long as the test program.
 pub struct Server {
     pub domain: String,

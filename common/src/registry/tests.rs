@@ -8,25 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::fake::{Asked, Reply, Server};
+use super::fake::{Asked, Reply, Server, options};
 use super::*;
 use crate::error::hint_of;
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0},"layers":[]}"#;
 const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-
-fn options() -> Options {
-    Options {
-        verify: true,
-        credentials: Some("user:hunter2".parse().unwrap()),
-        files: Files::none(),
-        certs: Vec::new(),
-        retries: 3,
-        stall: Duration::from_secs(10),
-        backoff: Duration::from_millis(4),
-        notice: None,
-    }
-}
 
 fn manifest() -> Reply {
     Reply::new(200, MANIFEST).header("content-type", TYPE)

@@ -57,9 +57,8 @@ struct Layer {
 impl Packed {
     /// Makes a place for packed layers, which goes with this.
     pub fn new(cache: &Path) -> Result<Packed> {
-        let dir = tempfile::Builder::new().prefix("push-").tempdir_in(cache).at(cache)?;
-        let path = dir.path().to_owned();
-        cli::on_interrupt(move || drop(std::fs::remove_dir_all(&path)))?;
+        let make = || tempfile::Builder::new().prefix("push-").tempdir_in(cache);
+        let dir = cli::temporary(make).at(cache)?;
         let layout = Layout::create(dir.path().join("images"))?;
         Ok(Packed { layout, _dir: dir })
     }

@@ -8,7 +8,7 @@ mod image;
 mod near;
 mod push;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -89,7 +89,7 @@ fn run(args: Args) -> Result<()> {
     let options = args.access.options(&progress)?;
 
     let mut write = vec![cache.as_path()];
-    if let Some(dir) = args.digest_file.as_deref().map(above) {
+    if let Some(dir) = args.digest_file.as_deref().map(tree::above) {
         std::fs::metadata(dir).at(dir)?; // or it would be missed when all is done
         write.push(dir);
     }
@@ -194,14 +194,5 @@ fn select(found: &Found, platform: Option<&Platform>, dest: &Reference) -> Resul
             format!("img-pull --all-platforms {name}, or --platform OS/ARCH for one that is here")
         }),
         read => read,
-    }
-}
-
-/// Returns the directory that a file is in.
-fn above(path: &Path) -> &Path {
-    match path.parent() {
-        Some(above) if above.as_os_str().is_empty() => Path::new("."),
-        Some(above) => above,
-        None => path,
     }
 }

@@ -39,10 +39,7 @@ impl Output {
             _ => {}
         }
         let path = behind_links(path)?;
-        let dir = match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
-            _ => ".".into(),
-        };
+        let dir = tree::above(&path).to_owned();
         Ok(Output::File { path, dir })
     }
 
@@ -60,13 +57,13 @@ impl Output {
             Output::Stream(file, place) => return archive.write(file, &place, verify),
             Output::File { path, dir } => (path, dir),
         };
-        let new = tempfile::Builder::new()
-            .prefix(".img-save-")
-            .permissions(Permissions::from_mode(0o666)) // less the umask
-            .tempfile_in(&dir)
-            .at(&dir)?;
-        let unfinished = new.path().to_owned();
-        cli::on_interrupt(move || drop(std::fs::remove_file(&unfinished)))?;
+        let make = || {
+            tempfile::Builder::new()
+                .prefix(".img-save-")
+                .permissions(Permissions::from_mode(0o666)) // less the umask
+                .tempfile_in(&dir)
+        };
+        let new = cli::temporary(make).at(&dir)?;
         archive.write(new.reopen().at(&path)?, &path.display().to_string(), verify)?;
         new.as_file().sync_all().at(&path)?;
         new.persist(&path).at(&path)?;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use common::digest::Digest;
+use common::digest::{Digest, hex};
 use common::layout::{Layout, NewBlob, Writing};
 
 use crate::answer::{Code, Problem, refuse};
@@ -266,5 +266,5 @@ fn random_id() -> Result<String> {
     if n < bytes.len() {
         return Err(anyhow!("the kernel has no random numbers"));
     }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use common::cli;
 use common::confine::{Allowed, confine};
 use common::error::{At, Hint};
@@ -67,10 +67,8 @@ impl Place {
                 (dir.into(), File::open(dir).at(dir)?)
             }
             None => {
-                let Some(parent) = dir.parent().filter(|_| dir.file_name().is_some()) else {
-                    bail!("{}: cannot be made", dir.display());
-                };
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                ensure!(dir.file_name().is_some(), "{}: cannot be made", dir.display());
+                let parent = tree::above(dir);
                 fs::metadata(parent).at(parent)?;
                 collect(parent);
                 let mut held = lock(&remains);

@@ -8,23 +8,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use super::*;
-use crate::credentials::Files;
 use crate::error::line;
 use crate::registry::Options;
-use crate::registry::fake::{Asked, Reply, Server};
-
-fn options() -> Options {
-    Options {
-        verify: true,
-        credentials: Some("user:hunter2".parse().unwrap()),
-        files: Files::none(),
-        certs: Vec::new(),
-        retries: 3,
-        stall: Duration::from_secs(10),
-        backoff: Duration::from_millis(4),
-        notice: None,
-    }
-}
+use crate::registry::fake::{Asked, Reply, Server, options};
 
 /// What a registry that is well has taken in.
 #[derive(Default)]
