@@ -3,10 +3,12 @@
 //! Below this floor nothing reads arguments, prints or exits. Results go to
 //! stdout, all else to stderr; an error is one line and perhaps a hint.
 
+mod csv;
 mod dir;
 mod duration;
 pub mod list;
 mod operand;
+mod size;
 
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
@@ -24,9 +26,11 @@ use crate::error::{self, Hint, Usage, visible};
 use crate::store::Store;
 use crate::sys;
 
+pub use csv::csv;
 pub use dir::Dir;
 pub use duration::duration;
 pub use operand::{Found, Operand};
+pub use size::size;
 
 /// The status of an error.
 const FAILED: u8 = 1;
