@@ -11,6 +11,7 @@ mod faults;
 mod harness;
 mod hostile;
 mod house;
+mod img_build;
 mod img_import;
 mod img_ls;
 mod img_pull;
