@@ -14,6 +14,7 @@ mod faulty_registry;
 mod harness;
 mod hostile;
 mod house;
+mod img_build;
 mod img_history;
 mod img_import;
 mod img_inspect;

@@ -3,6 +3,7 @@
 //! Below this floor nothing reads arguments, prints or exits. Results go to
 //! stdout, all else to stderr; an error is one line and perhaps a hint.
 
+mod csv;
 mod dir;
 mod duration;
 mod interrupt;
@@ -30,6 +31,7 @@ use crate::error::{self, Hint, Usage, visible};
 use crate::store::Store;
 use crate::sys;
 
+pub use csv::csv;
 pub use dir::Dir;
 pub use duration::duration;
 pub use interrupt::{on_interrupt, temporary};

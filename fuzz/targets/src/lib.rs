@@ -9,6 +9,7 @@
 
 mod archive;
 mod blob;
+mod dockerfile;
 mod documents;
 #[allow(dead_code)] // what only unpacking uses
 mod headers;
@@ -38,6 +39,7 @@ use common::digest;
 
 pub use archive::archive;
 pub use blob::blob;
+pub use dockerfile::dockerfile;
 pub use documents::{documents, runtime_spec as spec};
 pub use headers::headers;
 pub use layer::layer;
@@ -52,6 +54,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("archive", archive),
     ("blob", blob),
+    ("dockerfile", dockerfile),
     ("documents", documents),
     ("headers", headers),
     ("layer", layer),

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use clap::Parser;
-use common::cli::Operand;
+use common::cli::{Operand, size};
 use common::digest::Digest;
 use common::human;
 use common::passwd;
@@ -234,10 +234,10 @@ fn template(text: &str) {
 }
 
 fn sizes(text: &str) {
-    if let Ok(bytes) = mount::size(text) {
+    if let Ok(bytes) = size(text) {
         // The same number, said in the smallest unit.
-        assert_eq!(mount::size(&bytes.to_string()).unwrap(), bytes);
-        assert_eq!(mount::size(&format!("{bytes}b")).unwrap(), bytes);
+        assert_eq!(size(&bytes.to_string()).unwrap(), bytes);
+        assert_eq!(size(&format!("{bytes}b")).unwrap(), bytes);
         let printed = human::size(bytes);
         assert!(printed.len() < 12 && printed.ends_with('B'), "{bytes}: {printed}");
     }

@@ -41,7 +41,7 @@ macro_rules! replay {
     };
 }
 
-replay!(archive blob documents headers layer layout seccomp spec text);
+replay!(archive blob dockerfile documents headers layer layout seccomp spec text);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]

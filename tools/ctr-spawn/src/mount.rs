@@ -15,6 +15,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use common::bundle;
+use common::cli::{csv, size};
 use common::error::{At, Hint, hint_of, line};
 use oci_spec::runtime::Mount as OciMount;
 
@@ -269,34 +270,6 @@ fn mode(text: &str) -> Result<u32> {
     mode.filter(|mode| *mode <= 0o7777).with_context(|| format!("mode {text:?}: not octal"))
 }
 
-/// Reads a size as Docker does: `64m`, `1.5 GiB`, always by 1024.
-pub fn size(text: &str) -> Result<u64> {
-    let wrong = || format!("{text:?}: not a size (64m, 1g)");
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let shift = match unit
-        .strip_suffix('b')
-        .map_or(&*unit, |unit| unit.strip_suffix('i').unwrap_or(unit))
-    {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        "p" => 50,
-        _ => bail!(wrong()),
-    };
-    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-    ensure!(digits(whole) && digits(part) && part.len() <= 9, wrong());
-    let whole: u64 = whole.parse().with_context(wrong)?;
-    let whole = whole.checked_mul(1 << shift).with_context(wrong)?;
-    // At most 10^9 parts, so that what the largest unit makes of them fits in 128 bits.
-    let part = u128::from(part.parse::<u64>()?) * (1 << shift) / 10u128.pow(part.len() as u32);
-    whole.checked_add(part as u64).with_context(wrong)
-}
-
 impl FromStr for Long {
     type Err = Error;
 
@@ -432,52 +405,6 @@ fn switch(name: &str, value: Option<Option<&str>>) -> Result<bool> {
             other => bail!("{name}: {other:?}: neither true nor false"),
         },
     })
-}
-
-/// Splits one line of CSV: RFC 4180, and as strict about quotes as Go's encoding/csv, which Docker uses.
-fn csv(text: &str) -> Result<Vec<String>> {
-    ensure!(!text.is_empty(), "there is nothing in it");
-    ensure!(!text.contains(['\n', '\r', '\0']), "it must be one line");
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let Some(quoted) = rest.strip_prefix('"') else {
-            let (field, more) = match rest.split_once(',') {
-                Some((field, more)) => (field, Some(more)),
-                None => (rest, None),
-            };
-            ensure!(!field.contains('"'), "{field}: a quote in the middle of a field");
-            fields.push(field.to_string());
-            match more {
-                Some(more) => rest = more,
-                None => return Ok(fields),
-            }
-            continue;
-        };
-        let mut field = String::new();
-        let mut left = quoted;
-        loop {
-            let (part, more) = left.split_once('"').context("a quote is not closed")?;
-            field.push_str(part);
-            match more.strip_prefix('"') {
-                // Two quotes are one.
-                Some(more) => {
-                    field.push('"');
-                    left = more;
-                }
-                None => {
-                    left = more;
-                    break;
-                }
-            }
-        }
-        fields.push(field);
-        match left.strip_prefix(',') {
-            Some(more) => rest = more,
-            None if left.is_empty() => return Ok(fields),
-            None => bail!("{left}: text after a closing quote"),
-        }
-    }
 }
 
 #[cfg(test)]
