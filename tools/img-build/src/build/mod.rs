@@ -1,0 +1,1 @@
+//! Building: stages in parallel, steps in order, each by its key.
