@@ -666,6 +666,8 @@ impl Namespace {
 mod tests {
     use std::io::Read;
 
+    use rustix::fs::Access;
+
     use super::*;
     use crate::layout::Resolved;
     use crate::platform::Platform;
@@ -808,6 +810,105 @@ mod tests {
         let lower = t.prepare().unwrap().lower();
         tree::remove(lower[1].parent().unwrap()).unwrap();
         assert_eq!(t.prepare().unwrap().lower(), lower);
+    }
+
+    /// Makes an upper directory on top of `snapshot`, as a step of a build does.
+    fn upper(t: &Scratch, snapshot: &Snapshot, name: &str) -> PathBuf {
+        let place = t.dir.path().join(format!("step-{name}"));
+        fs::create_dir(&place).unwrap();
+        let (Root::Overlay(overlay), None) = snapshot.root(&place).unwrap() else { panic!() };
+        let root = overlay.mount(MountAttrFlags::empty()).unwrap();
+        rustix::fs::mkdirat(&root, name, Mode::RWXU).unwrap();
+        place.join("upper")
+    }
+
+    #[test]
+    fn what_a_step_wrote_is_a_layer() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        let base = t.prepare().unwrap();
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let first = base.adopt(&upper(&t, &base, "a"), &one).unwrap().unwrap();
+        let second = first.adopt(&upper(&t, &first, "b"), &two).unwrap().unwrap();
+        let tree = second.tree().unwrap();
+        for name in ["a", "b", "etc/top", "dir/shown"] {
+            assert!(rustix::fs::accessat(&tree, name, Access::EXISTS, AtFlags::empty()).is_ok());
+        }
+        let made = rustix::fs::mkdirat(&tree, "c", Mode::RWXU);
+        assert_eq!(made, Err(rustix::io::Errno::ROFS));
+        let none = base.tree().unwrap();
+        assert!(rustix::fs::accessat(&none, "a", Access::EXISTS, AtFlags::empty()).is_err());
+
+        // It is found by the layers' names, though there is no blob of it.
+        let blob = t.image.manifest.layers()[0].clone();
+        let layers = image::layers(&t.image.manifest, &t.image.config).unwrap();
+        let mut blobs: Vec<_> = layers.into_iter().map(|(desc, id)| (desc.clone(), id)).collect();
+        blobs.extend([(blob.clone(), one), (blob, two)]);
+        let found = Snapshot::prepare(&t.layers(), &t.layout, &blobs).unwrap();
+        assert_eq!(found.keys(), second.keys());
+        // Of two who make the same one, the second finds it there.
+        let again = upper(&t, &base, "a2");
+        let same = base.adopt(&again, &one).unwrap().unwrap();
+        assert_eq!(same.lower(), first.lower());
+        assert!(again.exists());
+    }
+
+    #[test]
+    fn a_layer_that_nobody_synced_is_of_this_start_of_the_machine() {
+        if !can_mount() || boot().is_none() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        let base = t.prepare().unwrap();
+        let made = base.adopt(&upper(&t, &base, "a"), &Digest::of(b"1")).unwrap().unwrap();
+        let key = made.keys().remove(0);
+        let name = format!("{key}~{}", boot().unwrap());
+        assert!(made.lower()[0].ends_with(format!("{name}/diff")));
+        let listed = Unpacked::list(&t.layers()).unwrap();
+        assert!(listed.iter().any(|layer| layer.key == key && !layer.is_free()));
+        drop(made);
+        // The machine has been started again since.
+        let old = t.layers().join(format!("{key}~0123456789ab"));
+        fs::rename(t.layers().join(&name), &old).unwrap();
+        let store = Layers { dir: &t.layers(), namespace: Namespace::current().unwrap() };
+        assert!(store.open(&key).unwrap().is_none());
+        collect(&t.layers()).unwrap();
+        assert!(!old.exists());
+    }
+
+    #[test]
+    fn a_step_on_nothing_is_the_first_layer() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&[]);
+        let none = t.prepare().unwrap();
+        assert_eq!(fs::read_dir(&none.lower()[0]).unwrap().count(), 0);
+        none.tree().unwrap();
+        let id = Digest::of(b"1");
+        let first = none.adopt(&upper(&t, &none, "a"), &id).unwrap().unwrap();
+        assert_eq!(first.keys()[0].split('.').next().unwrap(), id.hex());
+    }
+
+    #[test]
+    fn what_cannot_be_moved_is_borrowed_or_left() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        let base = t.prepare().unwrap();
+        let dir = upper(&t, &base, "a");
+        let flat = Snapshot { stacked: false, ..t.prepare().unwrap() };
+        assert!(flat.adopt(&dir, &Digest::of(b"1")).unwrap().is_none());
+        let held = Arc::new(());
+        let borrowed = base.borrow(dir.clone(), held.clone(), &Digest::of(b"1")).unwrap();
+        let tree = borrowed.tree().unwrap();
+        assert!(rustix::fs::accessat(&tree, "a", Access::EXISTS, AtFlags::empty()).is_ok());
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(borrowed);
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[test]

@@ -352,6 +352,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
             } else {
                 Some(File::open("/dev/null").at("/dev/null")?.into())
             },
+            output: None,
             root: mount,
             cgroup: cgroup.as_ref().map(Cgroup::open).transpose()?.flatten(),
             network,
