@@ -473,7 +473,8 @@ fn is_label(name: &CStr) -> bool {
     name.to_bytes().starts_with(b"security.") && name != c"security.capability"
 }
 
-fn times(stat: &Stat) -> Timestamps {
+/// Returns when a file was last read and written.
+pub fn times(stat: &Stat) -> Timestamps {
     let time = |tv_sec: i64, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec as _ };
     Timestamps {
         last_access: time(stat.st_atime as _, stat.st_atime_nsec as _),
