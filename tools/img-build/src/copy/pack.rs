@@ -1,0 +1,1 @@
+//! Files as entries of a layer.
