@@ -335,7 +335,9 @@ impl<'a> Request<'a> {
         let list = reader.list(&dir.path).ok()?;
         let list: Vec<Cow<str>> =
             list.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
-        let near = nearest(name, list.iter().map(|name| &**name))?;
+        // A link that leads nowhere is not meant.
+        let others = list.iter().map(|name| &**name).filter(|other| *other != name);
+        let near = nearest(name, others)?;
         Some(if above.is_empty() { near.to_owned() } else { format!("{above}/{near}") })
     }
 }
