@@ -39,7 +39,7 @@ use self::whiteout::Made;
 use crate::digest::Digest;
 use crate::image;
 
-pub use self::members::{Member, Type, members, members_of};
+pub use self::members::{Member, Type, members, members_of, sparse_members};
 pub use self::source::{Tar, unable};
 
 /// How layers are applied.
