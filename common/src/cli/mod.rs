@@ -11,6 +11,7 @@ pub mod list;
 mod moment;
 mod operand;
 mod operands;
+mod output;
 pub mod password;
 pub mod progress;
 #[cfg(feature = "registry")]
@@ -38,6 +39,7 @@ pub use interrupt::{on_interrupt, temporary};
 pub use moment::moment;
 pub use operand::{Entry, Found, NoSuchImage, Operand};
 pub use operands::Operands;
+pub use output::Output;
 pub use size::size;
 
 /// The status of an error.
