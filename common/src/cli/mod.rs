@@ -11,6 +11,7 @@ pub mod list;
 mod moment;
 mod operand;
 mod operands;
+mod output;
 pub mod password;
 pub mod progress;
 mod pull;
@@ -39,6 +40,7 @@ pub use interrupt::{on_interrupt, temporary, wait_for_signal};
 pub use moment::moment;
 pub use operand::{Entry, Found, NoSuchImage, Operand};
 pub use operands::Operands;
+pub use output::Output;
 pub use pull::{program, pull};
 pub use size::size;
 

@@ -141,7 +141,13 @@ pub struct Options {
     pub quiet: bool,
 
     /// How to say what goes on: auto, plain, json or none
-    #[arg(long, value_name = "HOW", default_value = "auto", hide_default_value = true, hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub progress: Progress,
 
     /// The directory that files are copied from; a repository, an archive, or - for stdin
@@ -202,8 +208,7 @@ impl Options {
     /// Returns what the processes of steps are given.
     pub fn given(&self) -> Result<Given> {
         let usage = |err: anyhow::Error| -> anyhow::Error { Usage(error::line(&err)).into() };
-        let mut given =
-            Given { shm_size: self.shm_size, memory: self.memory, ..Given::default() };
+        let mut given = Given { shm_size: self.shm_size, memory: self.memory, ..Given::default() };
         for text in &self.ulimits {
             given.ulimits.push(ulimit(text).map_err(usage)?);
         }

@@ -1,12 +1,10 @@
 //! From the command line to an image, and to where it goes.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use common::cli::{self, Operand};
-use common::digest::Digest;
-use common::error::{Hint, Usage, visible};
+use common::error::visible;
 use common::image;
 use common::layout::{Layout, Writing};
 use common::platform::Platform;
@@ -15,15 +13,15 @@ use common::tree;
 use img_build::build::base::Images;
 use img_build::build::cache::Cache;
 use img_build::build::log::Style;
-use img_build::build::{self, Given, Named, Outcome, Request, Steps};
+use img_build::build::{self, Named, Outcome, Request, Steps};
 use img_build::check::{self, Known};
 use img_build::dockerfile::Dockerfile;
 use img_build::dockerfile::instruction::Operation;
 use img_build::dockerfile::scope::Told;
 use img_build::run;
+use img_build::source::Elsewhere;
 use img_build::source::context::{self, Context as BuildContext};
 use img_build::source::named::{Named as Place, Place as At};
-use img_build::source::Elsewhere;
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
@@ -31,7 +29,14 @@ use crate::options::{Network, Options, Progress};
 
 /// Arguments that mean something without ARG, or to BuildKit alone.
 const PREDEFINED: [&str; 8] = [
-    "ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SOURCE_DATE_EPOCH", "BUILDKIT_", "TARGET",
+    "ALL_PROXY",
+    "FTP_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "SOURCE_DATE_EPOCH",
+    "BUILDKIT_",
+    "TARGET",
 ];
 
 /// Builds an image.
@@ -44,10 +49,12 @@ pub fn produce(options: &Options) -> Result<()> {
         tree::make_dirs(&dir)?;
         Ok(dir)
     };
-    let secret = |id: &str| Ok(given.secrets.get(id).map(|secret| secret.bytes().to_vec()));
+    let secrets = given.secrets.clone();
+    let secret = |id: &str| Ok(secrets.get(id).map(|secret| secret.bytes().to_vec()));
     let elsewhere = Elsewhere::new(&scratch, &secret);
     let keep_git_dir = options.arguments().contains_key("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-    let context = context::open(&options.context, options.file.as_deref(), keep_git_dir, &elsewhere)?;
+    let context =
+        context::open(&options.context, options.file.as_deref(), keep_git_dir, &elsewhere)?;
     let file = Dockerfile::parse(&context.dockerfile).map_err(|err| err.in_file(&context.name))?;
     let told = options.told()?;
     say(options, &file, &context, &told)?;

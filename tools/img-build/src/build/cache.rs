@@ -115,7 +115,11 @@ mod tests {
         // Another's file under its name is not believed, nor is a torn one.
         let (own, mut other) = (inputs.key(), Inputs::of("COPY"));
         other.add("args", "true");
-        fs::copy(dir.path().join("cache").join(own.hex()), dir.path().join("cache").join(other.key().hex())).unwrap();
+        fs::copy(
+            dir.path().join("cache").join(own.hex()),
+            dir.path().join("cache").join(other.key().hex()),
+        )
+        .unwrap();
         assert_eq!(cache.find(&other.key(), &layout), None);
         let bytes = fs::read(dir.path().join("cache").join(own.hex())).unwrap();
         fs::write(dir.path().join("cache").join(own.hex()), &bytes[..bytes.len() / 2]).unwrap();

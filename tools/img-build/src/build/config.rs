@@ -348,7 +348,7 @@ fn healthcheck(check: &Healthcheck) -> Value {
         ("StartInterval", start_interval),
     ];
     for (name, duration) in durations {
-        if *duration != Default::default() {
+        if *duration != 0 {
             fields.insert(name.into(), json!(*duration));
         }
     }

@@ -52,7 +52,11 @@ impl Inputs {
                 Some((_, before)) if before == value => {}
                 before => {
                     let before = before.map(|(_, value)| value.clone());
-                    return Some(Difference { name: name.clone(), before, now: Some(value.clone()) });
+                    return Some(Difference {
+                        name: name.clone(),
+                        before,
+                        now: Some(value.clone()),
+                    });
                 }
             }
         }

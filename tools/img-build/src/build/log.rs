@@ -116,9 +116,8 @@ impl Step {
         let (style, place) = (self.style, self.place.clone());
         let begun = self.begun;
         let reader = thread::Builder::new().name("output".into()).stack_size(256 << 10);
-        let reader = reader.spawn(move || {
-            Step { style, place, begun }.read(File::from(OwnedFd::from(read)))
-        })?;
+        let reader = reader
+            .spawn(move || Step { style, place, begun }.read(File::from(OwnedFd::from(read))))?;
         Ok((write.into(), Output(reader)))
     }
 
@@ -137,7 +136,9 @@ impl Step {
             }
             match self.style {
                 Style::Plain => write(&[label.as_bytes(), b" | ", &line, b"\n"].concat()),
-                Style::Json => write(self.json("output", &String::from_utf8_lossy(&line)).as_bytes()),
+                Style::Json => {
+                    write(self.json("output", &String::from_utf8_lossy(&line)).as_bytes())
+                }
                 Style::None => {
                     if last.len() == LAST {
                         last.pop_front();

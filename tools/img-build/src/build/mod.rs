@@ -45,7 +45,7 @@ use self::config::Config;
 use self::log::Style;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::scope::{Globals, Scope, Told};
-use crate::dockerfile::stages::{Base, Graph};
+use crate::dockerfile::stages::Graph;
 use crate::run::secrets::{Agents, Secrets};
 use crate::source::{Elsewhere, Tree};
 

@@ -34,7 +34,8 @@ pub fn build(build: &Build, index: usize) -> Result<Built> {
         of: 1 + instructions.iter().filter(|one| is_step(&one.operation)).count(),
     };
     Step::new(build.request.steps.style, place.clone()).begins(&stage.begin.source);
-    let mut stage = Stage { build, index, place, work: Work::new(build, state), escape: file.escape };
+    let mut stage =
+        Stage { build, index, place, work: Work::new(build, state), escape: file.escape };
     for (n, instruction) in instructions.iter().enumerate() {
         ensure!(!build.has_failed(), "another stage has failed");
         stage.take(n, instruction).map_err(|err| stage.located(err, instruction))?;
@@ -62,7 +63,10 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
             let config = Config::empty(platform);
             let scope = Scope::on(Variables::of(config.env()));
             let epoch = build.request.epoch.unwrap_or(0);
-            return Ok((Built { layers: Vec::new(), config, scope, epoch, base: None }, Vec::new()));
+            return Ok((
+                Built { layers: Vec::new(), config, scope, epoch, base: None },
+                Vec::new(),
+            ));
         }
         Base::Stage(below) => {
             let mut built = (*build.wait(*below)?).clone();
@@ -129,7 +133,10 @@ impl Stage<'_> {
         };
         if has_layer {
             self.place.step += 1;
-            ensure!(state.layers.len() < LAYERS, "more than the {LAYERS} layers that an image may have");
+            ensure!(
+                state.layers.len() < LAYERS,
+                "more than the {LAYERS} layers that an image may have"
+            );
             let (name, steps) = (self.build.graph.name(self.index), self.build.request.steps);
             let place = format!("{}\n{name}\n{n}", self.build.request.place);
             self.work.step(&Asked {

@@ -4,7 +4,6 @@ mod copied;
 mod ran;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use common::digest::Digest;

@@ -19,7 +19,7 @@
 
 mod archive;
 mod contents;
-mod entry;
+mod directory;
 mod pack;
 mod place;
 mod select;
@@ -31,7 +31,8 @@ use common::digest::Digest;
 
 use crate::source::Tree;
 
-pub use self::select::Selection;
+pub use self::directory::make_directory;
+pub use self::select::{Input, Selection};
 
 /// Where a source of COPY or ADD is.
 pub enum SourceOf<'a> {

@@ -83,11 +83,7 @@ pub struct Taken {
 
 impl Graph {
     /// Reads how the stages depend on each other, and on what `--build-context` names.
-    pub fn of(
-        file: &Dockerfile,
-        globals: &Globals,
-        contexts: &BTreeSet<String>,
-    ) -> Result<Graph> {
+    pub fn of(file: &Dockerfile, globals: &Globals, contexts: &BTreeSet<String>) -> Result<Graph> {
         let lexer = Lexer::new(file.escape);
         let (stages, names) = (Vec::new(), BTreeMap::new());
         let mut graph = Graph { stages, names, contexts: contexts.clone() };
@@ -194,6 +190,15 @@ impl Graph {
     fn context(&self, name: &str) -> Option<Base> {
         let name = Named::key(name);
         self.contexts.get(&name).cloned().map(Base::Context)
+    }
+
+    /// Adds the stage that is likely to be meant by what is no image's name.
+    fn misspelt(&self, err: Error, name: &str) -> Error {
+        let names = self.names.keys().map(String::as_str);
+        match nearest(&name.to_lowercase(), names) {
+            Some(meant) => err.hint(meant),
+            None => err,
+        }
     }
 
     fn copied(&self, from: &str, lexer: Lexer) -> Result<Base> {

@@ -40,7 +40,9 @@ impl<'a> Work<'a> {
         };
         let (user, workdir) = (config.user().to_owned(), config.workdir().to_owned());
         let network = match (run.network, steps.no_network) {
-            (instruction::Network::None, _) | (instruction::Network::Default, true) => Network::None,
+            (instruction::Network::None, _) | (instruction::Network::Default, true) => {
+                Network::None
+            }
             _ => Network::Host,
         };
         let variables = &self.state.scope.variables;
@@ -149,7 +151,10 @@ impl<'a> Work<'a> {
     /// Returns what each mount comes from, if from anything, and adds what the step can see of it to its inputs.
     fn mounted(&self, asked: &Asked, inputs: &mut Inputs) -> Result<Vec<Option<Taken<'a>>>> {
         let build = self.build;
-        let mut bases = build.graph.taken(asked.instruction, Lexer::new(build.request.file.escape))?.into_iter();
+        let mut bases = build
+            .graph
+            .taken(asked.instruction, Lexer::new(build.request.file.escape))?
+            .into_iter();
         let known = build.store.cache().join("files");
         let mut all = Vec::new();
         for mount in asked.mounts {
