@@ -19,7 +19,6 @@
 
 mod archive;
 mod contents;
-mod entry;
 mod pack;
 mod place;
 mod select;
@@ -31,7 +30,7 @@ use common::digest::Digest;
 
 use crate::source::Tree;
 
-pub use self::select::Selection;
+pub use self::select::{Input, Selection};
 
 /// Where a source of COPY or ADD is.
 pub enum SourceOf<'a> {

@@ -10,12 +10,12 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use common::error::{At, Hint};
+use common::layer::pack::{Entry, Kind, Packed, Packer};
 use common::passwd;
 use rustix::fs::{FileType, major, minor};
 
 use super::archive::{self, Spool};
 use super::contents::{Xattrs, open_as, xattrs};
-use super::entry::{Entry, Kind};
 use super::place::{Image, Looks, Made, There, What, above};
 use super::select::{Chosen, Selection, Source};
 use super::walk::{Status, changed, join, shown, status};
@@ -56,7 +56,41 @@ pub(super) enum Data {
     Spooled { archive: usize, at: u64, size: u64, xattrs: Xattrs },
 }
 
+impl Sink for Packer<'_> {
+    fn add(&mut self, entry: &Entry) -> Result<()> {
+        Packer::add(self, entry)
+    }
+
+    fn file(&mut self, entry: &Entry, file: &File) -> Result<()> {
+        Packer::file(self, entry, file)
+    }
+
+    fn bytes(&mut self, entry: &Entry, bytes: &[u8]) -> Result<()> {
+        Packer::bytes(self, entry, bytes)
+    }
+
+    fn part(&mut self, entry: &Entry, file: &File, from: u64) -> Result<()> {
+        Packer::part(self, entry, file, from)
+    }
+}
+
 impl Selection<'_> {
+    /// Packs the files, as they go into the image whose tree `base` is; their time is `epoch`, if it is not kept.
+    ///
+    /// # Errors
+    /// If a file has changed since its digest was computed, among others.
+    pub fn pack(
+        &self,
+        base: Option<BorrowedFd>,
+        workdir: &str,
+        epoch: i64,
+        keep_mtime: bool,
+        mut packer: Packer,
+    ) -> Result<Packed> {
+        self.hand_on(&Target { base, workdir, epoch, keep_mtime }, &mut packer)?;
+        packer.finish()
+    }
+
     /// Gives everything its place, and hands it on.
     pub(super) fn hand_on(&self, target: &Target, sink: &mut dyn Sink) -> Result<()> {
         let image = Image::new(target.base.filter(|_| self.needs_base()));

@@ -205,7 +205,7 @@ impl<'a, D> Image<'a, D> {
         let there = self.look(path)?;
         let is_dir = matches!(there, There::Directory { .. });
         match what {
-            What::Directory(like) if is_dir => return self.directory(path, like, looks),
+            What::Directory(like) if is_dir => self.directory(path, like, looks),
             what => self.put(path, what, looks),
         }
     }

@@ -18,7 +18,7 @@ use rustix::fs::FileType;
 
 use super::SourceOf;
 use super::contents::{Content, Wanted, digests};
-use super::walk::{Filter, Found, Node, Reader, join, names, shown};
+use super::walk::{Filter, Found, Node, Reader, join, shown};
 use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::instruction::{Files, Operation};
 use crate::error::{Error, nearest};
@@ -471,9 +471,4 @@ impl Fields {
         let hard = matches!(status.kind, FileType::Directory);
         self.number(if hard { 0 } else { back as u64 });
     }
-}
-
-/// Returns the last name of a path.
-pub(super) fn last(path: &[u8]) -> &[u8] {
-    names(path).next_back().unwrap_or_default()
 }

@@ -1,5 +1,4 @@
 use std::fs;
-use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -8,7 +7,6 @@ use anyhow::Result;
 use common::error::{find, line};
 use tempfile::TempDir;
 
-use super::entry::{Entry, Kind};
 use super::pack::{Sink, Target};
 use super::*;
 use crate::dockerfile::Dockerfile;
@@ -16,6 +14,7 @@ use crate::dockerfile::expand::expand;
 use crate::dockerfile::instruction::Operation;
 use crate::error::Error;
 use crate::ignore::Ignore;
+use common::layer::pack::{Entry, Kind};
 
 const EPOCH: i64 = 1_000_000_000;
 

@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use common::error::At;
@@ -146,17 +146,6 @@ pub(super) fn look(root: BorrowedFd, path: &[u8]) -> Result<Option<(OwnedFd, Sta
 pub(super) fn shown(path: &[u8]) -> &Path {
     use std::os::unix::ffi::OsStrExt;
     Path::new(std::ffi::OsStr::from_bytes(if path.is_empty() { b"/" } else { path }))
-}
-
-/// Returns a path to what `fd` refers to, for calls that do not take such a descriptor.
-pub(super) fn by_fd(fd: BorrowedFd, name: &[u8]) -> PathBuf {
-    let mut path = format!("/proc/self/fd/{}", fd.as_raw_fd()).into_bytes();
-    if !name.is_empty() {
-        path.push(b'/');
-        path.extend(name);
-    }
-    use std::os::unix::ffi::OsStringExt;
-    std::ffi::OsString::from_vec(path).into()
 }
 
 /// Appends a name to a path.
