@@ -19,7 +19,6 @@
 
 mod archive;
 mod contents;
-mod directory;
 mod pack;
 mod place;
 mod select;
@@ -31,7 +30,6 @@ use common::digest::Digest;
 
 use crate::source::Tree;
 
-pub use self::directory::make_directory;
 pub use self::select::{Input, Selection};
 
 /// Where a source of COPY or ADD is.
