@@ -389,3 +389,22 @@ pub fn pidfd_send_signal(pidfd: std::os::fd::BorrowedFd, signal: i32) -> rustix:
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0usize, 0)
     })
 }
+
+/// Has the kernel kill what `command` starts when the thread that starts it ends: PR_SET_PDEATHSIG, prctl(2).
+///
+/// For a program that is of no use without us: whoever kills us need not know of it.
+pub fn end_with_us(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let us = rustix::process::getpid();
+    let ask = move || {
+        let signal = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(signal)?;
+        // We may have been killed before it asked.
+        match rustix::process::getppid() == Some(us) {
+            true => Ok(()),
+            false => Err(std::io::ErrorKind::NotConnected.into()),
+        }
+    };
+    // SAFETY: between fork and exec it makes two system calls, which are safe there, and allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
