@@ -18,6 +18,7 @@ mod extract;
 mod header;
 mod inflate;
 mod members;
+pub mod pack;
 mod source;
 mod stream;
 mod whiteout;
