@@ -143,7 +143,8 @@ impl Stage<'_> {
                 instruction,
                 mounts: &mounts,
                 place: Digest::of(place.as_bytes()),
-                text: created_by.clone().unwrap_or_default(),
+                text: &instruction.source,
+                created_by: created_by.clone().unwrap_or_default(),
                 anew: steps.no_cache_filter.contains(&name),
                 log: &Step::new(steps.style, self.place.clone()),
             })?;

@@ -37,8 +37,10 @@ pub struct Asked<'a> {
     pub mounts: &'a [Mount],
     /// Where it is: of a step in the same place it is said what differs.
     pub place: Digest,
-    /// What the history will say of it.
-    pub text: String,
+    /// What it says, as it is written, and as the history will have it.
+    pub text: &'a str,
+    /// See `text`.
+    pub created_by: String,
     /// It is done anew, whatever there is.
     pub anew: bool,
     /// What is said meanwhile.
@@ -65,7 +67,7 @@ impl<'a> Work<'a> {
     /// Returns the inputs that all steps have.
     fn inputs(&self, kind: &str, asked: &Asked, on_base: bool) -> Inputs {
         let mut inputs = Inputs::of(kind);
-        inputs.add("instruction", asked.text.as_str());
+        inputs.add("instruction", asked.created_by.as_str());
         if on_base {
             let base = self.state.chain_id();
             inputs.add("base", base.map_or("scratch".into(), |id| id.to_string()));
@@ -90,11 +92,11 @@ impl<'a> Work<'a> {
         };
         let before = cache.last(&asked.place, inputs);
         if let Some(layer) = found {
-            asked.log.cached(&asked.text);
+            asked.log.cached(asked.text);
             self.snapshot = None;
             return Ok(layer);
         }
-        asked.log.begins(&asked.text);
+        asked.log.begins(asked.text);
         if request.steps.explain {
             asked.log.explain(&match before.map(|before| inputs.differs(&before)) {
                 _ if anew => "miss: it was to be done anew".into(),

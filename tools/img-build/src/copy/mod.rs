@@ -19,6 +19,7 @@
 
 mod archive;
 mod contents;
+mod directory;
 mod pack;
 mod place;
 mod select;
@@ -30,6 +31,7 @@ use common::digest::Digest;
 
 use crate::source::Tree;
 
+pub use self::directory::make_directory;
 pub use self::select::{Input, Selection};
 
 /// Where a source of COPY or ADD is.
