@@ -39,6 +39,8 @@ pub(super) struct Wanted {
     owner: (u32, u32),
     /// What it begins with.
     pub initial: Option<OwnedFd>,
+    /// What of that is hidden.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl Wanted {
@@ -59,6 +61,7 @@ impl Wanted {
             mode: mount.mode.unwrap_or(0o755) & 0o7777,
             owner: (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
             initial: None,
+            hidden: Vec::new(),
         })
     }
 }
@@ -147,6 +150,7 @@ fn fill(dir: &Path, wanted: &Wanted) -> Result<()> {
     fs::create_dir(&new).at(&new)?;
     if let Some(initial) = &wanted.initial {
         tree::copy(&by_descriptor(initial), &new)?;
+        wanted.hidden.iter().try_for_each(|path| tree::remove(&new.join(path)))?;
     } else {
         chown(&new, Some(wanted.owner.0), Some(wanted.owner.1)).at(&new)?;
         fs::set_permissions(&new, Permissions::from_mode(wanted.mode)).at(&new)?;
@@ -170,7 +174,7 @@ mod tests {
 
     fn wanted(id: &str, sharing: Sharing) -> Wanted {
         let key = Digest::of(id.as_bytes()).hex();
-        Wanted { key, sharing, mode: 0o700, owner: own(), initial: None }
+        Wanted { key, sharing, mode: 0o700, owner: own(), initial: None, hidden: Vec::new() }
     }
 
     fn own() -> (u32, u32) {

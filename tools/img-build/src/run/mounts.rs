@@ -176,13 +176,18 @@ impl<'a> Mounts<'a> {
             (Type::Cache, origin) => {
                 let name = origin.map(|from| from.name().into());
                 let mut wanted = cache::Wanted::new(mount, &target, name)?;
-                wanted.initial = match origin {
-                    Some(origin) => Some(self.open(origin, mount.source.as_deref())?),
-                    None if mount.source.is_some() => {
-                        bail!("source= of a new cache, in which nothing is: it needs from=")
+                match origin {
+                    Some(origin) => {
+                        let path = mount.source.as_deref();
+                        let initial = self.open(origin, path)?;
+                        wanted.hidden = hidden(origin, &initial, path)?;
+                        wanted.initial = Some(initial);
                     }
-                    None => None,
-                };
+                    None => ensure!(
+                        mount.source.is_none(),
+                        "source= of a new cache, in which nothing is: it needs from="
+                    ),
+                }
                 // Where it is, is known when it is ours.
                 self.caches.push((self.spec.len(), wanted));
                 self.bind(&target, "", ro);
@@ -226,21 +231,7 @@ impl<'a> Mounts<'a> {
     fn source(&mut self, origin: Origin, mount: &Mount) -> Result<PathBuf> {
         let source = self.open(origin, mount.source.as_deref())?;
         let at = self.place()?;
-        let ignore = match origin {
-            Origin::Tree(tree) => tree.ignore.as_ref().map(|ignore| (tree, ignore)),
-            Origin::Snapshot { .. } => None,
-        };
-        let hidden = match ignore {
-            Some((tree, ignore)) => {
-                let path = mask::place_in(&tree.root, &source)?;
-                let not_there = || {
-                    let name = mount.source.as_deref().unwrap_or("/");
-                    anyhow!("{}: {name}: .dockerignore leaves it out", tree.name)
-                };
-                mask::hidden(&source, &path, ignore)?.with_context(|| not_there().to_string())?
-            }
-            None => Vec::new(),
-        };
+        let hidden = hidden(origin, &source, mount.source.as_deref())?;
         match FileType::from_raw_mode(fstat(&source)?.st_mode) {
             FileType::Directory => {
                 fs::create_dir(&at).at(&at)?;
@@ -427,6 +418,16 @@ impl<'a> Mounts<'a> {
         }
         Ok(at)
     }
+}
+
+/// Returns what .dockerignore leaves out below `source`, which is at `path` of the tree.
+fn hidden(origin: Origin, source: &OwnedFd, path: Option<&str>) -> Result<Vec<PathBuf>> {
+    let Origin::Tree(tree) = origin else { return Ok(Vec::new()) };
+    let Some(ignore) = &tree.ignore else { return Ok(Vec::new()) };
+    let place = mask::place_in(&tree.root, source)?;
+    let path = path.unwrap_or("/");
+    let left_out = || format!("{}: {path}: .dockerignore leaves it out", tree.name);
+    mask::hidden(source, &place, ignore)?.with_context(left_out)
 }
 
 /// Does without what is not there, unless the step says that it cannot.

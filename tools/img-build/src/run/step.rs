@@ -67,8 +67,8 @@ fn steps() -> MutexGuard<'static, Steps> {
 /// What steps of killed builds have left is removed. To be called once, by main, before any thread
 /// is started, and before a directory is opened that is to be mounted.
 pub fn enter(store: &Store) -> Result<Mapping> {
-    let dir = dir(store);
-    let dead = container::end_orphans(&dir);
+    let containers = store.containers();
+    let dead = container::end_orphans(&containers);
     let root = rustix::process::geteuid().is_root();
     let mapping = userns::ensure_root()?;
     let made = match root {
@@ -76,7 +76,7 @@ pub fn enter(store: &Store) -> Result<Mapping> {
         false => Ok(()), // its user namespace came with them
     };
     let _ = NO_MOUNTS.set(made.err().map(|err| line(&err)));
-    container::collect(&dir, &dead);
+    container::collect(&containers, &dead);
     on_interrupt(end_all)?;
     Ok(mapping)
 }
@@ -92,10 +92,6 @@ fn private_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .context("cannot make the mounts private")
-}
-
-fn dir(store: &Store) -> PathBuf {
-    store.containers().join(".build")
 }
 
 /// Ends all steps and removes their directories, before a signal ends this process.
@@ -149,7 +145,7 @@ impl Step {
             None => return Err(anyhow!("this process was not made one that runs steps")),
         }
         let mut steps = steps();
-        let container = Container::create(&dir(store), None, true)?;
+        let container = Container::create(&container::steps(&store.containers()), None, true)?;
         let dir = container.dir().to_owned();
         let container = Arc::new(Mutex::new(container));
         steps.number += 1;
