@@ -9,12 +9,14 @@
 //! moby does it. What would lead out of it is an error. A member takes the place of
 //! what is there, whatever it is, but for a directory that is merged with one.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use common::archive::unpacked;
+use common::error::At;
 use common::layer::{Member, Type, sparse_members};
 
 use super::contents::Xattrs;
@@ -47,6 +49,8 @@ pub(super) struct Unpack<'a, 'i> {
     pub(super) parent: Looks,
     /// What is later than that is as if of then.
     pub(super) latest: i64,
+    /// Where there is room for its contents, if not in the system's directory for what is temporary.
+    pub(super) room: Option<&'a Path>,
 }
 
 /// Returns whether a file is a tar, perhaps packed, that has a member.
@@ -87,7 +91,14 @@ fn is_header(block: &[u8]) -> bool {
 impl Unpack<'_, '_> {
     /// Gives all members their places.
     pub(super) fn run(mut self, file: &File) -> Result<Spool> {
-        let mut spool = BufWriter::with_capacity(256 << 10, tempfile::tempfile()?);
+        let room = match self.room {
+            Some(dir) => {
+                fs::create_dir_all(dir).at(dir)?;
+                tempfile::tempfile_in(dir).at(dir)?
+            }
+            None => tempfile::tempfile()?,
+        };
+        let mut spool = BufWriter::with_capacity(256 << 10, room);
         let (mut at, mut count, mut whole) = (0, 0, 0u64);
         sparse_members(unpacked(from_start(file)?)?, |mut member| {
             count += 1;

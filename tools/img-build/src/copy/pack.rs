@@ -368,6 +368,7 @@ impl<'a> Copy<'a> {
             number,
             owner: self.owner,
             parent,
+            room: self.selection.known.as_deref(),
             latest: if self.target.keep_mtime { i64::MAX } else { self.target.epoch },
         };
         let spool = unpack.run(file)?;

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use common::digest::{Digest, Hasher};
@@ -32,6 +32,8 @@ pub struct Selection<'a> {
     pub(super) sources: Vec<Source<'a>>,
     pub(super) files: Files,
     pub(super) chmod: Option<Chmod>,
+    /// Where what is known of files is kept.
+    pub(super) known: Option<PathBuf>,
     digest: Digest,
     unmatched: Vec<String>,
     read: Vec<Input>,
@@ -100,7 +102,7 @@ impl Chosen<'_> {
 impl<'a> Selection<'a> {
     /// Finds the files of an instruction whose variables are replaced: its sources, then its here-documents.
     ///
-    /// What is known of the contents of files is kept in the directory `known`.
+    /// What is known of the contents of files is kept in the directory `known`, which is made if it is not there.
     pub fn of(
         operation: &Operation,
         sources: Vec<SourceOf<'a>>,
@@ -118,6 +120,7 @@ impl<'a> Selection<'a> {
             sources: Vec::new(),
             files: files.clone(),
             chmod,
+            known: known.map(Path::to_owned),
             digest: Digest::of(b""),
             unmatched: Vec::new(),
             read: Vec::new(),
