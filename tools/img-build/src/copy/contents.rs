@@ -48,7 +48,7 @@ const THREADS: usize = 8;
 const FEW: usize = 128;
 const LITTLE: u64 = 4 << 20;
 /// A file that changed later than that before it was read may change again without anyone seeing it.
-const RACY: Duration = Duration::from_secs(2);
+pub(super) const RACY: Duration = Duration::from_secs(2);
 /// The most bytes of an extended attribute, and of the list of their names: xattr(7).
 const XATTR_MOST: usize = 64 << 10;
 
@@ -60,10 +60,13 @@ pub(super) struct Wanted {
 }
 
 /// Returns the digests of files, in their order; what is known of them is kept in the directory `known`.
+///
+/// Nothing is kept of a file that had changed less than `racy` before.
 pub(super) fn digests(
     tree: &Tree,
     wanted: &[Wanted],
     known: Option<&Path>,
+    racy: Duration,
 ) -> Result<Vec<Content>> {
     let bytes: u64 = wanted.iter().map(|wanted| wanted.status.size).sum();
     let worth = tree.foreign && (wanted.len() > FEW || bytes > LITTLE);
@@ -83,7 +86,7 @@ pub(super) fn digests(
         digests[number] = Some(digest);
     }
     if let Some(known) = &mut known {
-        let old = begin.saturating_sub(RACY);
+        let old = begin.saturating_sub(racy);
         for number in missing {
             let status = &wanted[number].status;
             if let Some(digest) = digests[number].filter(|_| changed_before(status, old)) {

@@ -17,7 +17,7 @@ use common::error::At;
 use rustix::fs::FileType;
 
 use super::SourceOf;
-use super::contents::{Content, Wanted, digests};
+use super::contents::{Content, RACY, Wanted, digests};
 use super::walk::{Filter, Found, Node, Reader, join, shown};
 use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::instruction::{Files, Operation};
@@ -439,7 +439,8 @@ impl Fields {
         let wanted: Vec<Wanted> = (chosen.nodes.iter().filter(is_file))
             .map(|node| Wanted { path: chosen.path(node), status: node.status })
             .collect();
-        let mut contents = digests(chosen.tree, &wanted, known).at(&chosen.tree.name)?.into_iter();
+        let mut contents =
+            digests(chosen.tree, &wanted, known, RACY).at(&chosen.tree.name)?.into_iter();
         self.bytes(&chosen.name);
         self.number(chosen.keep_owner.into());
         self.number(chosen.nodes.len() as u64);

@@ -16,6 +16,10 @@ use crate::error::Error;
 use crate::ignore::Ignore;
 use common::layer::pack::{Entry, Kind};
 
+mod archive;
+mod contents;
+mod hostile;
+
 const EPOCH: i64 = 1_000_000_000;
 
 /// Writes entries down: what, permissions and owner, path and content.
