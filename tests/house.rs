@@ -7,8 +7,8 @@ use std::process::Command;
 
 use sandbox::{program_names, target_dir, workspace};
 
-/// The tools that speak to a registry.
-const NETWORK: [&str; 4] = ["img-login", "img-pull", "img-push", "img-serve"];
+/// The tools that speak HTTP: to a registry, or for ADD.
+const NETWORK: [&str; 5] = ["img-build", "img-login", "img-pull", "img-push", "img-serve"];
 
 /// Crates of HTTP, TLS and what they bring: only in tools that speak to a registry.
 const HTTP: [&str; 10] = [

@@ -30,7 +30,7 @@ use super::{Limits, Owners};
 const WARNINGS: usize = 16;
 
 /// Where rootless tools keep the owner that a file should have: rootlesscontainers.
-const ROOTLESS: &[u8] = b"user.rootlesscontainers";
+pub(super) const ROOTLESS: &[u8] = b"user.rootlesscontainers";
 
 /// Makes the files of one layer.
 pub(super) struct Extract {
@@ -41,6 +41,8 @@ pub(super) struct Extract {
     us: (u32, u32),
     umask: u32,
     privileged: bool,
+    /// Names of whiteouts are such.
+    layer: bool,
     /// A new file has the group of its directory, not ours: the mount options say so.
     group_of_directory: Cell<Option<bool>>,
     entries: Cell<u64>,
@@ -48,20 +50,20 @@ pub(super) struct Extract {
 }
 
 /// Checks what can be said of an entry without a tree.
-pub(super) fn check(entry: &Entry) -> Result<()> {
-    match place(&entry.name)? {
+pub(super) fn check(entry: &Entry, layer: bool) -> Result<()> {
+    match place(&entry.name, layer)? {
         None => return Ok(()),
         Some(Place::Root) => {
             ensure!(entry.kind == Kind::Directory, "the root of a tree is a directory");
         }
         Some(Place::In { name, .. }) => {
-            if Name::parse(name)? != Name::Plain {
+            if parse(name, layer)? != Name::Plain {
                 return Ok(()); // of a whiteout the name counts, and nothing else
             }
         }
     }
     match entry.kind {
-        Kind::HardLink => target(&entry.link).map(drop),
+        Kind::HardLink => target(&entry.link, layer).map(drop),
         // As the upper directory of an overlay has them. In a layer it would make a file vanish
         // for those who mount it and appear as a device for those who unpack it.
         Kind::Character if entry.device == (0, 0) => {
@@ -72,11 +74,16 @@ pub(super) fn check(entry: &Entry) -> Result<()> {
 }
 
 /// Splits the path of a hard link's target.
-fn target(link: &[u8]) -> Result<(Vec<u8>, &[u8])> {
-    match place(link).with_context(|| format!("hard link to {:?}", lossy(link)))? {
+fn target(link: &[u8], layer: bool) -> Result<(Vec<u8>, &[u8])> {
+    match place(link, layer).with_context(|| format!("hard link to {:?}", lossy(link)))? {
         Some(Place::In { dir, name }) => Ok((dir, name)),
         _ => bail!("hard link to {:?}", lossy(link)),
     }
+}
+
+/// Reads the last component of a path. Only in a layer does it mean more than it says.
+fn parse(name: &[u8], layer: bool) -> Result<Name<'_>> {
+    if layer { Name::parse(name) } else { Ok(Name::Plain) }
 }
 
 /// A path that was split into the directory and what is in it, or is the root.
@@ -92,6 +99,7 @@ impl Extract {
         limits: Limits,
         privileged: bool,
         umask: u32,
+        layer: bool,
     ) -> Extract {
         let us = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Extract {
@@ -101,6 +109,7 @@ impl Extract {
             us,
             umask,
             privileged,
+            layer,
             group_of_directory: Cell::new(None),
             entries: Cell::new(0),
             warnings: RefCell::default(),
@@ -138,8 +147,8 @@ impl Extract {
     }
 
     fn entry(&mut self, entry: &Entry, data: &mut Entries) -> Result<()> {
-        check(entry)?;
-        let (dir, name) = match place(&entry.name)? {
+        check(entry, self.layer)?;
+        let (dir, name) = match place(&entry.name, self.layer)? {
             None => return Ok(()),
             Some(Place::Root) => {
                 let root = self.dirs.root().clone();
@@ -147,7 +156,7 @@ impl Extract {
             }
             Some(Place::In { dir, name }) => (dir, name),
         };
-        let removed = match Name::parse(name)? {
+        let removed = match parse(name, self.layer)? {
             Name::Leftover => return Ok(()),
             Name::Plain => None,
             whiteout => Some(whiteout),
@@ -216,7 +225,7 @@ impl Extract {
 
     /// Returns the directory and the name of a hard link's target.
     fn target(&mut self, link: &[u8]) -> Result<(Rc<Dir>, Vec<u8>)> {
-        let (dir, name) = target(link)?;
+        let (dir, name) = target(link, self.layer)?;
         let dir = self.dirs.find(&dir, Missing::Absent)?;
         let dir = dir.with_context(|| format!("hard link to {:?}: not found", lossy(link)))?;
         Ok((dir, name.into()))
@@ -401,6 +410,9 @@ impl Extract {
 
     /// Makes a device or a FIFO.
     fn node(&mut self, parent: &Dir, name: &[u8], entry: &Entry, data: &mut Entries) -> Result<()> {
+        if self.owners == Owners::Ours && entry.kind != Kind::Fifo {
+            bail!("a device");
+        }
         let (kind, number) = match entry.kind {
             Kind::Character => (FileType::CharacterDevice, entry.device),
             Kind::Block => (FileType::BlockDevice, entry.device),
@@ -547,7 +559,7 @@ fn rootless(uid: u32, gid: u32) -> Vec<u8> {
 }
 
 /// Splits a path from a tar. Nothing, if it is one of AUFS's.
-fn place(path: &[u8]) -> Result<Option<Place<'_>>> {
+fn place(path: &[u8], layer: bool) -> Result<Option<Place<'_>>> {
     ensure!(path.len() < PATH_MAX, "its name has {} bytes", path.len());
     let mut dir: Vec<u8> = Vec::with_capacity(path.len());
     let mut last: &[u8] = &[];
@@ -558,7 +570,7 @@ fn place(path: &[u8]) -> Result<Option<Place<'_>>> {
             _ => {}
         }
         if !last.is_empty() {
-            match Name::parse(last)? {
+            match parse(last, layer)? {
                 Name::Plain => {}
                 Name::Leftover => return Ok(None),
                 _ => bail!("its name leads through a whiteout"),

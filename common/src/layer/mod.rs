@@ -12,18 +12,20 @@
 //! Image-spec, layer.md. Where that leaves a choice, the tree is what Docker,
 //! containerd and umoci make of the layer.
 
+pub mod changes;
 mod dirs;
 mod entry;
 mod extract;
 mod header;
 mod inflate;
 mod members;
+pub mod pack;
 mod source;
 mod stream;
 mod whiteout;
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -34,11 +36,12 @@ use self::dirs::Dirs;
 use self::entry::Entries;
 use self::extract::Extract;
 use self::inflate::Blob;
+use self::stream::{Reader, Stream};
 use self::whiteout::Made;
 use crate::digest::Digest;
 use crate::image;
 
-pub use self::members::{Member, Type, members, members_of};
+pub use self::members::{Member, Type, members, members_of, sparse_members};
 pub use self::source::{Tar, unable};
 
 /// How layers are applied.
@@ -59,6 +62,8 @@ pub enum Owners {
     /// Ours. What the layer says is recorded in `user.rootlesscontainers`, as umoci does, and
     /// empty files stand for devices.
     Record,
+    /// Ours, and nobody is to know better. A device is an error.
+    Ours,
 }
 
 /// What a layer may not exceed.
@@ -137,7 +142,7 @@ impl Tree {
         let blob = Blob::new(blob, *digest, desc.size());
         let made = Made::new(std::mem::take(&mut self.empty));
         let dirs = Dirs::new(self.root.try_clone()?, self.privileged, made)?;
-        let extract = Extract::new(dirs, owners, limits, self.privileged, self.umask);
+        let extract = Extract::new(dirs, owners, limits, self.privileged, self.umask, true);
         stream::run(blob, limits.size, |mut stream| {
             if let Some(diff_id) = diff_id {
                 stream.hash_like(diff_id);
@@ -152,6 +157,24 @@ impl Tree {
             Ok(Applied { diff_id: found, size, entries, warnings })
         })
     }
+
+    /// Makes the files of a tar that is no layer: a name that begins with `.wh.` is a name. Returns
+    /// what could not be as the tar says.
+    pub fn extract(&mut self, tar: impl Read) -> Result<Vec<String>> {
+        let Options { owners, limits } = self.options;
+        let made = Made::new(std::mem::take(&mut self.empty));
+        let dirs = Dirs::new(self.root.try_clone()?, self.privileged, made)?;
+        let extract = Extract::new(dirs, owners, limits, self.privileged, self.umask, false);
+        let mut source = Reader(tar.take(limits.size));
+        let mut entries = Entries::new(Stream::unhashed(&mut source));
+        let (_, warnings) = extract.run(&mut entries)?;
+        ensure!(entries.is_marked(), "truncated tar: it has no end");
+        // What is behind its end has no meaning, but whoever packed or sent it may have more to say.
+        drop(entries);
+        io::copy(&mut source.0, &mut io::sink())?;
+        ensure!(source.0.limit() > 0, "more than the {} bytes that a tar may have", limits.size);
+        Ok(warnings)
+    }
 }
 
 /// Reads a layer through, as [`Tree::apply`] does, and makes no file of it.
@@ -165,7 +188,7 @@ pub fn scan(blob: impl Read + Send, desc: &Descriptor) -> Result<Applied> {
             entries += 1;
             let limit = limits.entries;
             ensure!(entries <= limit, "more than the {limit} entries that a layer may have");
-            extract::check(&entry).with_context(|| header::lossy(&entry.name))?;
+            extract::check(&entry, true).with_context(|| header::lossy(&entry.name))?;
         }
         let (diff_id, size) = tar.into_stream().finish()?;
         Ok(Applied { diff_id, size, entries, warnings: Vec::new() })

@@ -37,7 +37,7 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    fn new(size: usize) -> Buffer {
+    pub(super) fn new(size: usize) -> Buffer {
         Buffer { bytes: vec![0; size].into(), len: 0 }
     }
 

@@ -417,6 +417,11 @@ impl<'a> NewBlob<'a> {
         self.seal().publish()
     }
 
+    /// Ends a blob whose file somebody else has written all of, so many bytes with this digest.
+    pub fn seal_as(self, digest: Digest, size: u64) -> SealedBlob<'a> {
+        SealedBlob { layout: self.layout, file: self.file, digest, size, listed: self.listed }
+    }
+
     /// Ends the blob, to be looked at before it gets its name.
     pub fn seal(self) -> SealedBlob<'a> {
         SealedBlob {

@@ -358,7 +358,14 @@ impl<'a> Registry<'a> {
 }
 
 /// Sends a request and follows where it is sent, by rules. Secrets stay with the first origin.
-fn follow(http: &Http, verify: bool, url: &Url, mut request: Request) -> Result<(Response, Url)> {
+///
+/// With `verify`, nobody is led from HTTPS to plain HTTP.
+pub fn follow(
+    http: &Http,
+    verify: bool,
+    url: &Url,
+    mut request: Request,
+) -> Result<(Response, Url)> {
     let mut url = url.clone();
     for _ in 0..=HOPS {
         let response = http.send(&url, &request)?;

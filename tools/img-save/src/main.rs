@@ -5,7 +5,6 @@
 //! blobs; they are not read here, unless they are to be verified.
 
 mod have;
-mod output;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,10 +13,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use common::archive::{self, Archive};
-use common::cli::{self, Operand, Root};
+use common::cli::{self, Operand, Output, Root};
 use common::confine::{Allowed, confine};
 use common::error::Usage;
-use output::Output;
 
 /// Write images to an archive
 #[derive(Parser)]
@@ -66,7 +64,7 @@ fn run(args: Args) -> Result<()> {
         return Err(Usage("-: stdin is a list or an image, and not both".into()).into());
     }
     let store = args.root.open()?;
-    let output = Output::new(args.output.as_deref())?;
+    let output = Output::new(args.output.as_deref(), "-o FILE")?;
     let write: Vec<&Path> = [store.root()].into_iter().chain(output.dir()).collect();
     confine(&Allowed { write: &write, ..Allowed::default() })?;
 
@@ -87,7 +85,7 @@ fn run(args: Args) -> Result<()> {
         .collect();
     let archive = Archive::new(&images, format, &have)?;
     archive.warnings.iter().for_each(cli::warn);
-    output.write(&archive, args.verify)
+    output.write(|file, place| archive.write(file, place, args.verify))
 }
 
 /// Returns the format, which must be one that can lack blobs if some are to be left out.

@@ -3,10 +3,33 @@
 //! ```text
 //! context   the directory, the tar or the repository that the build is given
 //! http      what ADD fetches                 git   repositories, by git(1)
+//! named     what --build-context calls by a name
+//! repository  address   how a repository and a URL are written
 //! ```
+//!
+//! What comes from elsewhere lies in a temporary directory, which goes with its
+//! [`Tree`] and, at a signal, with us.
+
+pub mod address;
+pub mod context;
+pub mod git;
+pub mod http;
+pub mod named;
+pub mod repository;
 
 use std::any::Any;
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use common::error::At;
+use common::registry::Options;
+use common::registry::http::Http;
+use common::{cli, tree};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags, flock, openat, openat2};
+use tempfile::TempDir;
 
 use crate::ignore::Ignore;
 
@@ -23,4 +46,101 @@ pub struct Tree {
     pub foreign: bool,
     /// What stays as long as the tree does: a temporary directory, a snapshot.
     pub keep: Box<dyn Any + Send + Sync>,
+}
+
+impl Tree {
+    /// Opens a directory of this host.
+    pub fn directory(path: &Path, name: &str) -> Result<Tree> {
+        let root = openat(CWD, path, DIRECTORY, Mode::empty()).at(path)?;
+        Ok(Tree { root, name: name.into(), ignore: None, foreign: true, keep: Box::new(()) })
+    }
+
+    /// Takes a directory that we have made, or one in it.
+    fn ours(root: OwnedFd, name: &str, keep: TempDir) -> Tree {
+        Tree { root, name: name.into(), ignore: None, foreign: false, keep: Box::new(keep) }
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How what is elsewhere comes here.
+pub struct Elsewhere<'a> {
+    scratch: &'a (dyn Fn() -> Result<PathBuf> + Sync),
+    secret: &'a (dyn Fn(&str) -> Result<Option<Vec<u8>>> + Sync),
+    http: Http,
+    retries: u32,
+    backoff: Duration,
+}
+
+impl<'a> Elsewhere<'a> {
+    /// `scratch` returns a directory for what is temporary, and makes it if it is not there. `secret`
+    /// returns a secret of the build: a server's token is among them, by a name that BuildKit has for it.
+    pub fn new(
+        scratch: &'a (dyn Fn() -> Result<PathBuf> + Sync),
+        secret: &'a (dyn Fn(&str) -> Result<Option<Vec<u8>>> + Sync),
+    ) -> Elsewhere<'a> {
+        let Options { verify, stall, certs, retries, backoff, .. } = Options::of_user();
+        Elsewhere { scratch, secret, http: Http::new(verify, stall, certs), retries, backoff }
+    }
+
+    /// Makes a directory for what comes. It is locked as long as its descriptor is open.
+    fn directory(&self) -> Result<(TempDir, OwnedFd)> {
+        let above = (self.scratch)()?;
+        sweep(&above);
+        let make = || tempfile::Builder::new().prefix(PREFIX).tempdir_in(&above);
+        let dir = cli::temporary(make).at(&above)?;
+        let root = openat(CWD, dir.path(), DIRECTORY, Mode::empty()).at(dir.path())?;
+        flock(&root, FlockOperation::LockShared).at(dir.path())?;
+        Ok((dir, root))
+    }
+
+    /// Returns the first of these secrets that there is, as text.
+    fn secret(&self, names: &[&str]) -> Result<Option<String>> {
+        for name in names {
+            if let Some(bytes) = (self.secret)(name)? {
+                let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+                let Some(text) = text else { anyhow::bail!("secret {name}: not text") };
+                return Ok(Some(text.trim().into()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a temporary directory is called.
+const PREFIX: &str = "source-";
+
+/// How long nobody touches a directory that nobody holds: it may just have been made.
+const UNTOUCHED: Duration = Duration::from_secs(3600);
+
+/// Removes the directories of those who were killed.
+fn sweep(above: &Path) {
+    for entry in fs::read_dir(above).into_iter().flatten().flatten() {
+        let old = || {
+            let modified = entry.metadata().ok()?.modified().ok()?;
+            SystemTime::now().duration_since(modified).ok().filter(|since| *since > UNTOUCHED)
+        };
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        if ours
+            && old().is_some()
+            && let Ok(dir) = openat(CWD, entry.path(), DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+            && flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            // If it cannot be removed, somebody else may be able to.
+            let _ = tree::remove(&entry.path());
+        }
+    }
+}
+
+/// Opens what is in a directory and not beyond it, links or no links; a FIFO is not waited for.
+fn open_beneath(dir: BorrowedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match openat2(dir.as_fd(), path, flags, Mode::empty(), resolve) {
+            // Somebody renamed something meanwhile: openat2(2).
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            opened => return opened,
+        }
+    }
 }

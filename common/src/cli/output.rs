@@ -1,4 +1,4 @@
-//! Where an archive goes: standard output, or a file that is replaced whole.
+//! Where a result that is a file goes: standard output, or a file that is replaced whole.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::IsTerminal;
@@ -7,27 +7,35 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use common::archive::Archive;
-use common::cli;
-use common::error::{At, Hint, Usage};
-use common::tree;
+
+use super::{temporary, tool};
+use crate::error::{At, Hint, Usage};
+use crate::tree;
 
 /// How many links are followed, as the kernel has it.
 const LINKS: usize = 40;
 
-/// Where an archive goes.
+/// Where a result goes.
+#[derive(Debug)]
 pub enum Output {
     /// To what is open already, and what errors call it.
     Stream(File, String),
     /// To a file that is made, or replaced.
-    File { path: PathBuf, dir: PathBuf },
+    File {
+        /// The file, behind all links.
+        path: PathBuf,
+        /// The directory that it is in.
+        dir: PathBuf,
+    },
 }
 
 impl Output {
-    /// Looks at what is there now. A file is not touched yet.
-    pub fn new(path: Option<&Path>) -> Result<Output> {
+    /// Looks at what is there now. A file is not touched yet; without a path, or with `-`, it is stdout.
+    ///
+    /// `option` says how to name a file, to who has forgotten it.
+    pub fn new(path: Option<&Path>, option: &str) -> Result<Output> {
         let Some(path) = path.filter(|path| path.as_os_str() != "-") else {
-            return stdout();
+            return stdout(option);
         };
         match path.metadata() {
             Ok(found) if found.is_dir() => bail!("{}: a directory", path.display()),
@@ -51,20 +59,21 @@ impl Output {
         }
     }
 
-    /// Writes the archive. A file has its name when all of it is on the disk.
-    pub fn write(self, archive: &Archive, verify: bool) -> Result<()> {
+    /// Lets `write` write it, to a file that errors call by the name it is given. A file has its name
+    /// when all of it is on the disk.
+    pub fn write(self, write: impl FnOnce(File, &str) -> Result<()>) -> Result<()> {
         let (path, dir) = match self {
-            Output::Stream(file, place) => return archive.write(file, &place, verify),
+            Output::Stream(file, place) => return write(file, &place),
             Output::File { path, dir } => (path, dir),
         };
         let make = || {
             tempfile::Builder::new()
-                .prefix(".img-save-")
+                .prefix(&format!(".{}-", tool()))
                 .permissions(Permissions::from_mode(0o666)) // less the umask
                 .tempfile_in(&dir)
         };
-        let new = cli::temporary(make).at(&dir)?;
-        archive.write(new.reopen().at(&path)?, &path.display().to_string(), verify)?;
+        let new = temporary(make).at(&dir)?;
+        write(new.reopen().at(&path)?, &path.display().to_string())?;
         new.as_file().sync_all().at(&path)?;
         new.persist(&path).at(&path)?;
         tree::sync_above(&path)
@@ -83,11 +92,11 @@ fn behind_links(path: &Path) -> Result<PathBuf> {
     bail!("{}: too many links", path.display())
 }
 
-fn stdout() -> Result<Output> {
+fn stdout(option: &str) -> Result<Output> {
     let stdout = std::io::stdout();
     if stdout.is_terminal() {
         let error = Usage("the archive goes to stdout, which is a terminal".into());
-        return Err(error).hint(|| "img-save -o FILE, or a pipe".into());
+        return Err(error).hint(|| format!("{} {option}, or a pipe", tool()));
     }
     let file = stdout.as_fd().try_clone_to_owned().context("stdout")?;
     Ok(Output::Stream(file.into(), "stdout".into()))

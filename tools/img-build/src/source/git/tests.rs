@@ -1,0 +1,313 @@
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::thread;
+
+use common::error::{hint_of, line};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A repository, served by git daemon on loopback as long as the test program lives.
+struct Served {
+    dir: TempDir,
+    address: String,
+}
+
+impl Served {
+    fn start() -> Served {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let base = dir.path().to_owned();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream: OwnedFd = stream.unwrap().into();
+                let mut daemon = Command::new("git");
+                daemon.args(["daemon", "--inetd", "--export-all"]);
+                daemon.arg(format!("--base-path={}", base.display()));
+                daemon.stdin(stream.try_clone().unwrap()).stdout(stream).stderr(Stdio::null());
+                daemon.status().unwrap();
+            }
+        });
+        let served = Served { dir, address };
+        served.repository("app");
+        served
+    }
+
+    /// Makes a repository with three commits: `one`, a tag and a branch.
+    fn repository(&self, name: &str) {
+        let dir = self.dir.path().join(name);
+        fs::create_dir_all(dir.join("inner")).unwrap();
+        self.git(name, &["init", "-q", "-b", "main"]);
+        fs::write(dir.join("file"), "one").unwrap();
+        fs::write(dir.join("inner/run"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(dir.join("inner/run"), PermissionsExt::from_mode(0o775)).unwrap();
+        symlink("inner", dir.join("inside")).unwrap();
+        symlink("/etc", dir.join("outside")).unwrap();
+        self.commit(name, "one");
+        self.git(name, &["tag", "-m", "the first", "v1"]);
+        fs::write(dir.join("file"), "two").unwrap();
+        self.commit(name, "two");
+        self.git(name, &["branch", "v2"]);
+        self.git(name, &["tag", "v2", "v1"]);
+        fs::write(dir.join("file"), "three").unwrap();
+        self.commit(name, "three");
+    }
+
+    fn commit(&self, name: &str, message: &str) -> String {
+        self.git(name, &["add", "-A"]);
+        self.git(name, &["commit", "-q", "-m", message]);
+        self.git(name, &["rev-parse", "HEAD"])
+    }
+
+    fn git(&self, name: &str, args: &[&str]) -> String {
+        let mut git = Command::new("git");
+        git.current_dir(self.dir.path().join(name)).args(args);
+        git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        for who in ["AUTHOR", "COMMITTER"] {
+            git.env(format!("GIT_{who}_NAME"), "a").env(format!("GIT_{who}_EMAIL"), "a@b");
+            git.env(format!("GIT_{who}_DATE"), "1700000000 +0000");
+        }
+        let out = git.output().expect("git");
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    }
+
+    fn url(&self, rest: &str) -> String {
+        format!("git://{}/{rest}", self.address)
+    }
+
+    fn get(&self, rest: &str) -> Result<Checkout> {
+        self.get_with(rest, false, None)
+    }
+
+    fn get_with(&self, rest: &str, keep: bool, checksum: Option<&str>) -> Result<Checkout> {
+        let repository = Repository::parse(&self.url(rest)).unwrap().unwrap();
+        let scratch = || {
+            let dir = self.dir.path().join("scratch");
+            fs::create_dir_all(&dir)?;
+            Ok(dir)
+        };
+        checkout(&repository, keep, checksum, &Elsewhere::new(&scratch, &|_| Ok(None)))
+    }
+
+    /// Returns what went wrong.
+    fn refused(&self, rest: &str) -> String {
+        match self.get(rest) {
+            Ok(_) => panic!("{rest} is there"),
+            Err(err) => line(&err).replace(&self.address, "HOST"),
+        }
+    }
+}
+
+fn path(checkout: &Checkout, name: &str) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    let fd = checkout.tree.root.as_raw_fd();
+    format!("/proc/{}/fd/{fd}/{name}", std::process::id()).into()
+}
+
+fn file(checkout: &Checkout, name: &str) -> String {
+    fs::read_to_string(path(checkout, name)).unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_ref_is_a_branch_a_tag_or_a_commit() {
+    let served = Served::start();
+    let first = served.git("app", &["rev-parse", "v1^{commit}"]);
+    let table = [
+        ("app", "three"),
+        ("app#main", "three"),
+        ("app#v1", "one"),
+        // Of a branch and a tag the branch is meant, as for git checkout.
+        ("app#v2", "two"),
+        ("app#refs/tags/v2", "one"),
+        ("app#tags/v2", "one"),
+        ("app#heads/v2", "two"),
+        ("app?tag=v2", "one"),
+        ("app?branch=v2", "two"),
+        (&format!("app#{first}"), "one"),
+        (&format!("app?commit={first}"), "one"),
+    ];
+    for (rest, expected) in table {
+        let found = served.get(rest).unwrap();
+        assert_eq!(file(&found, "file"), expected, "{rest}");
+        assert_eq!(found.time, 1_700_000_000);
+        assert!(!path(&found, ".git").exists(), "{rest}");
+        assert_eq!(found.commit == first, expected == "one");
+    }
+    // Nothing is left when it is not needed any more.
+    assert_eq!(names(&served.dir.path().join("scratch")), Vec::<String>::new());
+}
+
+#[test]
+fn modes_are_those_of_the_repository() {
+    let served = Served::start();
+    let found = served.get("app").unwrap();
+    let mode = |name: &str| path(&found, name).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!([mode("file"), mode("inner/run"), mode("inner")], [0o644, 0o755, 0o755]);
+}
+
+#[test]
+fn a_directory_in_it_is_in_it() {
+    let served = Served::start();
+    assert_eq!(names(&path(&served.get("app#:inner").unwrap(), "")), ["run"]);
+    assert_eq!(names(&path(&served.get("app#main:/inner/").unwrap(), "")), ["run"]);
+    assert_eq!(names(&path(&served.get("app#:inside").unwrap(), "")), ["run"]);
+    let outside = "git://HOST/app#:outside: outside: it leads out of the repository";
+    assert_eq!(served.refused("app#:outside"), outside);
+    let none = "git://HOST/app#:none: none: No such file or directory (os error 2)";
+    assert_eq!(served.refused("app#:none"), none);
+    assert!(served.refused("app#:file").ends_with("file: Not a directory (os error 20)"));
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let served = Served::start();
+    let none = "git://HOST/app#none: no branch, tag or commit none in it";
+    assert_eq!(served.refused("app#none"), none);
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    let none = format!("git://HOST/app#{id}: no commit {id} in it");
+    assert_eq!(served.refused(&format!("app#{id}")), none);
+    assert!(served.refused("none").starts_with("git://HOST/none: git ls-remote: "));
+    let blob = served.git("app", &["rev-parse", "HEAD:file"]);
+    assert!(served.refused(&format!("app#{blob}")).contains("not a commit"));
+}
+
+#[test]
+fn the_checksum_is_how_the_commit_begins() {
+    let served = Served::start();
+    let first = served.git("app", &["rev-parse", "v1^{commit}"]);
+    let tag = served.git("app", &["rev-parse", "v1"]);
+    for right in [&first[..], &first[..7], &tag[..9]] {
+        assert_eq!(served.get_with("app#v1", false, Some(right)).unwrap().commit, first);
+    }
+    let err = served.get_with("app", false, Some(&first[..7])).err().unwrap();
+    assert!(line(&err).contains(", and not "), "{}", line(&err));
+    assert!(served.get("app?ref=v1&commit=0000000").is_err());
+}
+
+#[test]
+fn a_commit_that_no_name_leads_to_directly_is_found() {
+    let served = Served::start();
+    let second = served.git("app", &["rev-parse", "main~1"]);
+    served.git("app", &["branch", "-D", "v2"]);
+    // Version 0 of the protocol parts with nothing but what has a name.
+    served.git("app", &["config", "protocol.version", "0"]);
+    served.git("app", &["config", "uploadpack.allowAnySHA1InWant", "false"]);
+    assert_eq!(file(&served.get(&format!("app#{second}")).unwrap(), "file"), "two");
+}
+
+#[test]
+fn a_git_directory_that_is_kept_is_always_the_same() {
+    let served = Served::start();
+    let tree = |rest: &str| {
+        let found = served.get_with(rest, true, None).unwrap();
+        let mut all = Vec::new();
+        let mut dirs = vec![path(&found, ".git")];
+        while let Some(dir) = dirs.pop() {
+            for name in names(&dir) {
+                let path = dir.join(&name);
+                match path.is_dir() {
+                    true => dirs.push(path),
+                    false => all.push((name, fs::read(path).unwrap())),
+                }
+            }
+        }
+        all.sort();
+        (found, all)
+    };
+    let (found, first) = tree("app#v1");
+    let (_, second) = tree("app#v1");
+    let differ = first.iter().zip(&second).find(|(one, other)| one != other);
+    assert_eq!(differ.map(|(one, _)| &one.0), None);
+    assert_eq!(first.len(), second.len());
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-c", "safe.directory=*", "-C"]).arg(path(&found, "")).args(args);
+        String::from_utf8(git.output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(git(&["describe", "--tags"]), "v1");
+    assert_eq!(git(&["status", "--porcelain"]), "");
+    assert_eq!(git(&["remote", "get-url", "origin"]), served.url("app"));
+    assert_eq!(git(&["for-each-ref", "--format=%(refname)"]), "refs/tags/v1");
+}
+
+#[test]
+fn repositories_in_it_come_along() {
+    let served = Served::start();
+    served.repository("lib");
+    let allow = ["-c", "protocol.file.allow=always"];
+    let add = ["submodule", "-q", "add", "../lib", "third party"];
+    served.git("app", &["remote", "add", "origin", &served.url("app")]);
+    served.git("app", &[&allow[..], &add].concat());
+    served.commit("app", "lib");
+    let found = served.get("app").unwrap();
+    assert_eq!(file(&found, "third party/file"), "three");
+    assert!(!path(&found, "third party/.git").exists());
+    let found = served.get("app?submodules=0").unwrap();
+    assert_eq!(names(&path(&found, "third party")), Vec::<String>::new());
+    let found = served.get_with("app", true, None).unwrap();
+    assert!(file(&found, "third party/.git").starts_with("gitdir: ../"));
+}
+
+#[test]
+fn a_repository_in_it_is_no_file_of_this_host() {
+    let served = Served::start();
+    served.repository("lib");
+    let lib = served.dir.path().join("lib");
+    fs::create_dir(served.dir.path().join("app/x")).unwrap();
+    for url in [format!("file://{}", lib.display()), lib.display().to_string()] {
+        let modules = format!("[submodule \"x\"]\n\tpath = x\n\turl = {url}\n");
+        fs::write(served.dir.path().join("app/.gitmodules"), modules).unwrap();
+        let head = served.git("lib", &["rev-parse", "HEAD"]);
+        let entry = format!("160000,{head},x");
+        served.git("app", &["update-index", "--add", "--cacheinfo", &entry]);
+        served.commit("app", "x");
+        let refused = served.refused("app");
+        assert!(refused.contains("transport 'file' not allowed"), "{refused}");
+    }
+}
+
+#[test]
+fn what_a_repository_says_is_not_run() {
+    let served = Served::start();
+    let bait = served.dir.path().join("bait");
+    let dir = served.dir.path().join("app");
+    let touch = format!("touch {}", bait.display());
+    fs::write(dir.join(".gitattributes"), "* filter=bait diff=bait merge=bait\n").unwrap();
+    fs::write(dir.join(".gitconfig"), format!("[filter \"bait\"]\n\tsmudge = {touch}\n")).unwrap();
+    let modules = format!("[submodule \"x\"]\n\tpath = x\n\turl = ../lib\n\tupdate = !{touch}\n");
+    fs::write(dir.join(".gitmodules"), modules).unwrap();
+    served.repository("lib");
+    fs::create_dir(dir.join("x")).unwrap();
+    let head = served.git("lib", &["rev-parse", "HEAD"]);
+    served.git("app", &["update-index", "--add", "--cacheinfo", &format!("160000,{head},x")]);
+    served.commit("app", "bait");
+    // As it stands, or as an error: but not what it says.
+    let _ = served.get("app");
+    assert!(!bait.exists());
+}
+
+#[test]
+fn a_token_is_in_no_command_line_and_in_nothing_that_is_said() {
+    let repository = Repository::parse("http://127.0.0.1:9/app.git").unwrap().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = || Ok(dir.path().to_owned());
+    let secret =
+        |name: &str| Ok((name == "GIT_AUTH_TOKEN.127.0.0.1:9").then(|| b"hunter2\n".to_vec()));
+    let elsewhere = Elsewhere::new(&scratch, &secret);
+    let header = authorization(&repository, &elsewhere).unwrap().unwrap();
+    assert_eq!(header, "Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==");
+    let err = checkout(&repository, false, None, &elsewhere).err().unwrap();
+    let said = format!("{} {:?}", line(&err), hint_of(&err));
+    assert!(!said.contains("hunter2") && !said.contains(&header[6..]), "{said}");
+    assert!(said.starts_with("http://127.0.0.1:9/app.git: git ls-remote: "), "{said}");
+}
