@@ -192,6 +192,12 @@ impl<'a> Packer<'a> {
     }
 }
 
+/// Appends the header of an entry to `out`, for a tar that is no layer. Content and zeros up to a block follow.
+pub fn header(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+    check(entry)?;
+    ustar::header(entry, out)
+}
+
 /// Returns how many zeros follow the data of a file of this size.
 fn padding(size: u64) -> usize {
     (size.wrapping_neg() % BLOCK as u64) as usize
