@@ -10,6 +10,7 @@
 //!   .names/<name>    a link to the id
 //!   .rm/<id>         to be removed when it has ended
 //!   .run/<id>        not to be removed, and to be seen to have ended
+//!   .build/          the same once more, for the steps of builds: no containers to anybody
 //! ```
 //!
 //! A container runs as long as somebody holds the lock on its directory: its
@@ -106,6 +107,13 @@ pub struct Status {
 const REMOVE: &str = ".rm";
 /// The directory of those that are not.
 const RUN: &str = ".run";
+/// The directory of those that are steps of builds.
+const BUILD: &str = ".build";
+
+/// Returns where steps of builds are, which are containers that nobody is to see.
+pub fn steps(containers: &Path) -> PathBuf {
+    containers.join(BUILD)
+}
 
 /// Where a container's output goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,6 +273,13 @@ fn mark(containers: &Path, kind: &str, id: &str) -> Result<()> {
 /// To be called before this process enters a user namespace: from another one nobody
 /// can be killed. Returns the ids of those that are to be removed, for [`collect`].
 pub fn end_orphans(containers: &Path) -> Vec<String> {
+    let mut dead = end_orphans_in(containers);
+    let steps = end_orphans_in(&steps(containers)).into_iter();
+    dead.extend(steps.map(|id| format!("{BUILD}/{id}")));
+    dead
+}
+
+fn end_orphans_in(containers: &Path) -> Vec<String> {
     let mut dead = Vec::new();
     for kind in [REMOVE, RUN] {
         let marks = fs::read_dir(containers.join(kind)).into_iter().flatten().flatten();
@@ -328,6 +343,10 @@ pub fn pid_inode(pidfd: impl AsFd) -> Option<u64> {
 /// Removes these containers of killed supervisors. What cannot be removed now, the next tool removes.
 pub fn collect(containers: &Path, dead: &[String]) {
     for id in dead {
+        let (containers, id) = match id.strip_prefix(BUILD).and_then(|id| id.strip_prefix('/')) {
+            Some(step) => (&steps(containers), step),
+            None => (&containers.to_owned(), id.as_str()),
+        };
         match File::open(containers.join(id)) {
             // Held until it is gone: it may have been one that was just being made, and runs by now.
             Ok(dir) if dir.try_lock().is_ok() => drop(remove(containers, id, None)),
@@ -436,6 +455,17 @@ mod tests {
         assert!(!left.exists());
         assert_eq!(fs::read_dir(dir.path().join(".rm")).unwrap().count(), 1);
         assert_eq!(fs::read_dir(dir.path().join(".run")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_collected_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let steps = steps(dir.path());
+        let left = Container::create(&steps, None, true).unwrap().dir().to_owned();
+        let running = Container::create(&steps, None, true).unwrap();
+        collect(dir.path(), &end_orphans(dir.path()));
+        assert!(running.dir().exists() && !left.exists());
+        assert_eq!(fs::read_dir(steps.join(".rm")).unwrap().count(), 1);
     }
 
     #[test]

@@ -185,11 +185,16 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     for diff_id in diff_ids {
         let id = match chain.last() {
             None => *diff_id,
-            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+            Some(below) => chain_id(below, diff_id),
         };
         chain.push(id);
     }
     chain
+}
+
+/// Returns the chain ID of a layer on top of the stack whose chain ID is `below`.
+pub fn chain_id(below: &Digest, diff_id: &Digest) -> Digest {
+    Digest::of(format!("{below} {diff_id}").as_bytes())
 }
 
 /// Returns the platform that `desc` claims, if it does.

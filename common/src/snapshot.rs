@@ -6,6 +6,7 @@
 //!     diff/           what it adds to the layers below, in overlay's own form
 //!     layer.json      what the key stands for; for people
 //!   <key>.flat/       all layers up to this one, where the filesystem cannot hold overlay's marks
+//!   <key>~<boot>/     a layer that nobody has synced: it is whole until the machine's next start
 //!   .<key>.tmp/       a layer on its way in, locked by who makes it
 //! ```
 //!
@@ -13,38 +14,49 @@
 //! namespace has other owners on disk and other marks: the namespace's mapping is
 //! then a part of the key, so that no layer is ever used under another mapping.
 //!
+//! A layer that a build has made is taken over as it is ([`Snapshot::adopt`]). It is but a copy of
+//! a blob, and to sync it would cost more than to make it: so its name says during which start
+//! of the machine it is whole. What a power cut has left of it belongs to a start that is over.
+//!
 //! Layers are shared by all images and containers, never change, and may be
 //! deleted by whoever gets an exclusive lock on one: users hold a shared lock.
 //! Of several processes that need a layer one unpacks it and the others wait.
 
 mod unused;
 
+use std::any::Any;
+use std::borrow::Borrow;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use oci_spec::image::Descriptor;
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use crate::digest::Digest;
 use crate::error::At;
 use crate::image;
 use crate::layer::{Options, Owners, Tree};
-use crate::layout::{Layout, Resolved};
+use crate::layout::Layout;
 use crate::overlay::{self, Overlay, Upper};
-use crate::tree;
 use crate::userns::{self, Mapping};
+use crate::{sys, tree};
 
 pub use unused::{Unpacked, collect as collect_layers, without};
 
 /// The layers of an image, which stay as long as this value does.
 pub struct Snapshot {
+    /// The directory of layers.
+    dir: PathBuf,
     /// Top first.
-    layers: Vec<Layer>,
+    layers: Vec<Arc<Layer>>,
+    /// The chain ID of the top one, if the image has a layer.
+    chain_id: Option<Digest>,
     namespace: Namespace,
     /// Whether the layers' directory can hold an upper layer as well.
     stacked: bool,
@@ -55,8 +67,8 @@ pub struct Snapshot {
 /// An unpacked layer.
 struct Layer {
     diff: PathBuf,
-    /// Holds the shared lock.
-    _lock: File,
+    /// What keeps it: the shared lock, or whoever it is borrowed from.
+    _keep: Box<dyn Any + Send + Sync>,
 }
 
 /// What a container's root is made of.
@@ -69,12 +81,17 @@ pub enum Root {
 }
 
 impl Snapshot {
-    /// Returns the layers of `image`; those that are not in the directory `layers` are unpacked there.
+    /// Returns the layers of an image, bottom first each with its diff ID, as
+    /// [`image::layers`] has them; those that are not in the directory `layers` are unpacked there.
     ///
-    /// The process must be root, or root of its user namespace.
-    pub fn prepare(layers: &Path, layout: &Layout, image: &Resolved) -> Result<Snapshot> {
+    /// The process must be root, or root of its user namespace. Of no layers it is an empty tree.
+    pub fn prepare<D: Borrow<Descriptor>>(
+        layers: &Path,
+        layout: &Layout,
+        blobs: &[(D, Digest)],
+    ) -> Result<Snapshot> {
         let store = Layers { dir: layers, namespace: Namespace::current()? };
-        let stack = stack(image)?;
+        let stack = stack(blobs);
         if let Some(snapshot) = store.find(&stack)? {
             return Ok(snapshot);
         }
@@ -98,7 +115,10 @@ impl Snapshot {
 
     /// Returns the names of the layers, top first: a container that is kept needs them again.
     pub fn keys(&self) -> Vec<String> {
-        let key = |layer: &Layer| layer.diff.parent()?.file_name()?.to_str().map(str::to_owned);
+        let key = |layer: &Arc<Layer>| {
+            let name = layer.diff.parent()?.file_name()?.to_str()?;
+            Some(without_boot(name).0.to_owned())
+        };
         self.layers.iter().filter_map(key).collect()
     }
 
@@ -141,6 +161,92 @@ impl Snapshot {
         Ok((Root::Dir(rootfs), Some(note)))
     }
 
+    /// Returns the merged tree, read-only and mounted nowhere.
+    pub fn tree(&self) -> Result<OwnedFd> {
+        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+        if let [only] = &self.layers[..] {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let tree = open_tree(rustix::fs::CWD, &only.diff, flags).at(&only.diff)?;
+            sys::mount_setattr(tree.as_fd(), false, read_only.bits(), 0, 0).at(&only.diff)?;
+            return Ok(tree);
+        }
+        let userxattr = self.namespace.inner;
+        let overlay =
+            Overlay { lower: self.lower(), upper: Upper::None, userxattr, volatile: false };
+        overlay.mount(read_only)
+    }
+
+    /// Says whether the marks of overlay are `user.overlay.*` here.
+    pub fn userxattr(&self) -> bool {
+        self.namespace.inner
+    }
+
+    /// Makes the directory `upper` the unpacked layer on top of these; returns them and it.
+    ///
+    /// It must be the upper directory of an overlay of these layers that nobody uses any more, and
+    /// hold no more than the layer with this diff ID does. It is moved, so that it costs the same
+    /// however much it holds. Returns nothing, and leaves it where it is, if it cannot be
+    /// moved there: it is on another filesystem, or layers are no overlays here.
+    pub fn adopt(&self, upper: &Path, diff_id: &Digest) -> Result<Option<Snapshot>> {
+        if !self.stacked || self.layers.len() + 1 >= overlay::MOST_LAYERS {
+            return Ok(None);
+        }
+        let chain_id = self.chain_with(diff_id);
+        let store = Layers { dir: &self.dir, namespace: self.namespace.clone() };
+        let key = self.namespace.key(&chain_id);
+        let claim = loop {
+            if let Some(layer) = store.open(&key)? {
+                return Ok(Some(self.with(layer, chain_id))); // somebody else has it already
+            }
+            if let Some(claim) = Claim::take(&self.dir, &key)? {
+                break claim;
+            }
+        };
+        match fs::rename(upper, claim.diff()) {
+            Err(err) if err.kind() == ErrorKind::CrossesDevices => return Ok(None),
+            renamed => renamed.at(upper)?,
+        }
+        store.record(&claim, &chain_id, Some(diff_id))?;
+        let layer = claim.publish_unsynced()?;
+        Ok(layer.map(|layer| self.with(layer, chain_id)))
+    }
+
+    /// Returns these layers with the directory `upper` on top, which stays where it is as long as `keep` does.
+    ///
+    /// For what [`Snapshot::adopt`] cannot take. Nobody but this process ever knows of the layer.
+    pub fn borrow(
+        &self,
+        upper: PathBuf,
+        keep: impl Any + Send + Sync,
+        diff_id: &Digest,
+    ) -> Option<Snapshot> {
+        let fits = self.layers.len() + 1 < overlay::MOST_LAYERS;
+        let layer = Layer { diff: upper, _keep: Box::new(keep) };
+        let below = fits.then(|| self.with(layer, self.chain_with(diff_id)))?;
+        Some(Snapshot { stacked: false, ..below })
+    }
+
+    fn chain_with(&self, diff_id: &Digest) -> Digest {
+        match &self.chain_id {
+            None => *diff_id,
+            Some(below) => image::chain_id(below, diff_id),
+        }
+    }
+
+    fn with(&self, top: Layer, chain_id: Digest) -> Snapshot {
+        let mut layers = Vec::with_capacity(self.layers.len() + 1);
+        layers.push(Arc::new(top));
+        layers.extend(self.layers.iter().cloned());
+        Snapshot {
+            dir: self.dir.clone(),
+            layers,
+            chain_id: Some(chain_id),
+            namespace: self.namespace.clone(),
+            stacked: self.stacked,
+            warnings: Vec::new(),
+        }
+    }
+
     /// Copies the tree to `to`, which must not exist.
     fn copy(&self, to: &Path) -> Result<()> {
         // Only a flat tree can be copied without a mount, and without mounts there are no others.
@@ -160,18 +266,17 @@ struct Step {
 }
 
 /// Returns the layers of an image, bottom first.
-fn stack(image: &Resolved) -> Result<Vec<Step>> {
-    let blobs = image::layers(&image.manifest, &image.config)?;
+fn stack<D: Borrow<Descriptor>>(blobs: &[(D, Digest)]) -> Vec<Step> {
     if blobs.is_empty() {
-        return Ok(vec![Step { chain_id: Digest::of(b""), blob: None }]);
+        return vec![Step { chain_id: Digest::of(b""), blob: None }];
     }
     let diff_ids: Vec<Digest> = blobs.iter().map(|(_, diff_id)| *diff_id).collect();
     let steps = image::chain_ids(&diff_ids).into_iter().zip(blobs);
-    let step = |(chain_id, (desc, diff_id)): (Digest, (&Descriptor, Digest))| Step {
+    let step = |(chain_id, (desc, diff_id)): (Digest, &(D, Digest))| Step {
         chain_id,
-        blob: Some((desc.clone(), diff_id)),
+        blob: Some((desc.borrow().clone(), *diff_id)),
     };
-    Ok(steps.map(step).collect())
+    steps.map(step).collect()
 }
 
 /// The directory of layers, as this process may use it.
@@ -183,8 +288,11 @@ struct Layers<'a> {
 impl Layers<'_> {
     /// Returns the snapshot, if all layers of it are here.
     fn find(&self, stack: &[Step]) -> Result<Option<Snapshot>> {
-        let snapshot = |layers, stacked| Snapshot {
-            layers,
+        let top = stack.last().filter(|step| step.blob.is_some());
+        let snapshot = |layers: Vec<Layer>, stacked| Snapshot {
+            dir: self.dir.into(),
+            layers: layers.into_iter().map(Arc::new).collect(),
+            chain_id: top.map(|step| step.chain_id),
             namespace: self.namespace.clone(),
             stacked,
             warnings: Vec::new(),
@@ -202,18 +310,21 @@ impl Layers<'_> {
 
     /// Returns a layer that is whole, locked against removal.
     fn open(&self, key: &str) -> Result<Option<Layer>> {
-        let path = self.dir.join(key);
-        loop {
-            let lock = match File::open(&path) {
-                Ok(dir) => dir,
-                Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(err) => return Err(err).at(path),
-            };
-            lock.lock_shared().at(&path)?;
-            if is_at(&lock, &path)? {
-                return Ok(Some(Layer { diff: path.join("diff"), _lock: lock }));
+        for name in names(key) {
+            let path = self.dir.join(name);
+            loop {
+                let lock = match File::open(&path) {
+                    Ok(dir) => dir,
+                    Err(err) if err.kind() == ErrorKind::NotFound => break,
+                    Err(err) => return Err(err).at(path),
+                };
+                lock.lock_shared().at(&path)?;
+                if is_at(&lock, &path)? {
+                    return Ok(Some(Layer { diff: path.join("diff"), _keep: Box::new(lock) }));
+                }
             }
         }
+        Ok(None)
     }
 
     /// Unpacks the layers that are not here, and gives them their names when all of them are on the disk.
@@ -304,14 +415,19 @@ impl Layers<'_> {
             tree::remove(&work)?;
             warnings
         };
+        self.record(claim, &step.chain_id, step.blob.as_ref().map(|(_, diff_id)| diff_id))?;
+        Ok(warnings)
+    }
+
+    /// Writes down what the layer is.
+    fn record(&self, claim: &Claim, chain_id: &Digest, diff_id: Option<&Digest>) -> Result<()> {
         let record = serde_json::json!({
-            "chainID": step.chain_id.to_string(),
-            "diffID": step.blob.as_ref().map(|(_, diff_id)| diff_id.to_string()),
+            "chainID": chain_id.to_string(),
+            "diffID": diff_id.map(Digest::to_string),
             "mapping": self.namespace.mapping.to_string(),
         });
         let path = claim.tmp.join("layer.json");
-        fs::write(&path, format!("{record:#}\n")).at(&path)?;
-        Ok(warnings)
+        fs::write(&path, format!("{record:#}\n")).at(&path)
     }
 
     /// Applies a layer's blob; returns what could not be as the layer says.
@@ -371,7 +487,7 @@ impl Claim {
             return Ok(None);
         }
         let claim = Claim { path: layers.join(key), tmp, published: false, lock };
-        if claim.path.exists() {
+        if names(key).any(|name| layers.join(name).exists()) {
             return Ok(None); // it was published before we made a new directory for it
         }
         tree::empty(&claim.tmp).at(&claim.tmp)?; // whoever had the lock before was killed
@@ -386,6 +502,24 @@ impl Claim {
         fs::rename(&self.tmp, &self.path).at(&self.path)?;
         self.published = true;
         Ok(())
+    }
+
+    /// Gives the layer the name that it has until the machine's next start; returns it, unless somebody was as quick as to remove it.
+    fn publish_unsynced(mut self) -> Result<Option<Layer>> {
+        let path = match (boot(), self.path.file_name().and_then(|name| name.to_str())) {
+            (Some(boot), Some(key)) => self.path.with_file_name(format!("{key}~{boot}")),
+            _ => {
+                rustix::fs::syncfs(&self.lock).at(&self.path)?;
+                self.path.clone()
+            }
+        };
+        fs::rename(&self.tmp, &path).at(&path)?;
+        self.published = true;
+        // Not in one step: for a moment nobody has it.
+        let lock = self.lock.try_clone()?;
+        lock.lock_shared().at(&path)?;
+        let there = is_at(&lock, &path)?;
+        Ok(there.then(|| Layer { diff: path.join("diff"), _keep: Box::new(lock) }))
     }
 }
 
@@ -403,7 +537,9 @@ fn collect(layers: &Path) -> Result<()> {
     for entry in fs::read_dir(layers).at(layers)? {
         let name = entry.at(layers)?.file_name();
         let Some(name) = name.to_str() else { continue };
-        if name.starts_with('.') && name.ends_with(".tmp") {
+        // One that nobody synced, of a start of the machine that is over, may have lost anything.
+        let over = boot().is_some() && without_boot(name).1.is_some_and(|of| Some(of) != boot());
+        if name.starts_with('.') && name.ends_with(".tmp") || over {
             let path = layers.join(name);
             let Ok(dir) = File::open(&path) else { continue };
             if dir.try_lock().is_ok() && is_at(&dir, &path)? {
@@ -413,6 +549,27 @@ fn collect(layers: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the names that the layer of a key may have.
+fn names(key: &str) -> impl Iterator<Item = String> {
+    let unsynced = boot().map(|boot| format!("{key}~{boot}"));
+    std::iter::once(key.to_owned()).chain(unsynced)
+}
+
+/// Returns what stands for this start of the machine, in twelve digits.
+fn boot() -> Option<&'static str> {
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let read = || {
+        let id = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(Digest::of(id.trim_ascii()).short())
+    };
+    BOOT.get_or_init(read).as_deref()
+}
+
+/// Returns the key of a layer's name, and the start of the machine that it is of.
+fn without_boot(name: &str) -> (&str, Option<&str>) {
+    name.split_once('~').map_or((name, None), |(key, boot)| (key, Some(boot)))
 }
 
 /// Says whether `file` is still what `path` names.
@@ -448,6 +605,7 @@ impl Namespace {
 
     /// Returns whether a directory of this name holds a layer whose owners are somebody here.
     fn suits(&self, key: &str) -> bool {
+        let key = without_boot(key).0;
         let key = key.strip_suffix(".flat").unwrap_or(key);
         match (self.inner, key.split_once('.')) {
             (false, _) => true,
@@ -508,7 +666,10 @@ impl Namespace {
 mod tests {
     use std::io::Read;
 
+    use rustix::fs::Access;
+
     use super::*;
+    use crate::layout::Resolved;
     use crate::platform::Platform;
 
     /// A store with an image of these layers: each is a list of names and contents.
@@ -568,7 +729,12 @@ mod tests {
         }
 
         fn prepare(&self) -> Result<Snapshot> {
-            Snapshot::prepare(&self.layers(), &self.layout, &self.image)
+            self.prepare_in(&self.layers())
+        }
+
+        fn prepare_in(&self, layers: &Path) -> Result<Snapshot> {
+            let blobs = image::layers(&self.image.manifest, &self.image.config)?;
+            Snapshot::prepare(layers, &self.layout, &blobs)
         }
 
         fn names(&self) -> Vec<String> {
@@ -631,7 +797,7 @@ mod tests {
         let (t, other) = (scratch(&IMAGE), scratch(&IMAGE[..2]));
         let lower = t.prepare().unwrap().lower();
         fs::remove_dir_all(other.dir.path().join("images/blobs")).unwrap();
-        let snapshot = Snapshot::prepare(&t.layers(), &other.layout, &other.image).unwrap();
+        let snapshot = other.prepare_in(&t.layers()).unwrap();
         assert_eq!(snapshot.lower(), lower[1..]);
     }
 
@@ -644,6 +810,105 @@ mod tests {
         let lower = t.prepare().unwrap().lower();
         tree::remove(lower[1].parent().unwrap()).unwrap();
         assert_eq!(t.prepare().unwrap().lower(), lower);
+    }
+
+    /// Makes an upper directory on top of `snapshot`, as a step of a build does.
+    fn upper(t: &Scratch, snapshot: &Snapshot, name: &str) -> PathBuf {
+        let place = t.dir.path().join(format!("step-{name}"));
+        fs::create_dir(&place).unwrap();
+        let (Root::Overlay(overlay), None) = snapshot.root(&place).unwrap() else { panic!() };
+        let root = overlay.mount(MountAttrFlags::empty()).unwrap();
+        rustix::fs::mkdirat(&root, name, Mode::RWXU).unwrap();
+        place.join("upper")
+    }
+
+    #[test]
+    fn what_a_step_wrote_is_a_layer() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        let base = t.prepare().unwrap();
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let first = base.adopt(&upper(&t, &base, "a"), &one).unwrap().unwrap();
+        let second = first.adopt(&upper(&t, &first, "b"), &two).unwrap().unwrap();
+        let tree = second.tree().unwrap();
+        for name in ["a", "b", "etc/top", "dir/shown"] {
+            assert!(rustix::fs::accessat(&tree, name, Access::EXISTS, AtFlags::empty()).is_ok());
+        }
+        let made = rustix::fs::mkdirat(&tree, "c", Mode::RWXU);
+        assert_eq!(made, Err(rustix::io::Errno::ROFS));
+        let none = base.tree().unwrap();
+        assert!(rustix::fs::accessat(&none, "a", Access::EXISTS, AtFlags::empty()).is_err());
+
+        // It is found by the layers' names, though there is no blob of it.
+        let blob = t.image.manifest.layers()[0].clone();
+        let layers = image::layers(&t.image.manifest, &t.image.config).unwrap();
+        let mut blobs: Vec<_> = layers.into_iter().map(|(desc, id)| (desc.clone(), id)).collect();
+        blobs.extend([(blob.clone(), one), (blob, two)]);
+        let found = Snapshot::prepare(&t.layers(), &t.layout, &blobs).unwrap();
+        assert_eq!(found.keys(), second.keys());
+        // Of two who make the same one, the second finds it there.
+        let again = upper(&t, &base, "a2");
+        let same = base.adopt(&again, &one).unwrap().unwrap();
+        assert_eq!(same.lower(), first.lower());
+        assert!(again.exists());
+    }
+
+    #[test]
+    fn a_layer_that_nobody_synced_is_of_this_start_of_the_machine() {
+        if !can_mount() || boot().is_none() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        let base = t.prepare().unwrap();
+        let made = base.adopt(&upper(&t, &base, "a"), &Digest::of(b"1")).unwrap().unwrap();
+        let key = made.keys().remove(0);
+        let name = format!("{key}~{}", boot().unwrap());
+        assert!(made.lower()[0].ends_with(format!("{name}/diff")));
+        let listed = Unpacked::list(&t.layers()).unwrap();
+        assert!(listed.iter().any(|layer| layer.key == key && !layer.is_free()));
+        drop(made);
+        // The machine has been started again since.
+        let old = t.layers().join(format!("{key}~0123456789ab"));
+        fs::rename(t.layers().join(&name), &old).unwrap();
+        let store = Layers { dir: &t.layers(), namespace: Namespace::current().unwrap() };
+        assert!(store.open(&key).unwrap().is_none());
+        collect(&t.layers()).unwrap();
+        assert!(!old.exists());
+    }
+
+    #[test]
+    fn a_step_on_nothing_is_the_first_layer() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&[]);
+        let none = t.prepare().unwrap();
+        assert_eq!(fs::read_dir(&none.lower()[0]).unwrap().count(), 0);
+        none.tree().unwrap();
+        let id = Digest::of(b"1");
+        let first = none.adopt(&upper(&t, &none, "a"), &id).unwrap().unwrap();
+        assert_eq!(first.keys()[0].split('.').next().unwrap(), id.hex());
+    }
+
+    #[test]
+    fn what_cannot_be_moved_is_borrowed_or_left() {
+        if !can_mount() {
+            return;
+        }
+        let t = scratch(&IMAGE);
+        let base = t.prepare().unwrap();
+        let dir = upper(&t, &base, "a");
+        let flat = Snapshot { stacked: false, ..t.prepare().unwrap() };
+        assert!(flat.adopt(&dir, &Digest::of(b"1")).unwrap().is_none());
+        let held = Arc::new(());
+        let borrowed = base.borrow(dir.clone(), held.clone(), &Digest::of(b"1")).unwrap();
+        let tree = borrowed.tree().unwrap();
+        assert!(rustix::fs::accessat(&tree, "a", Access::EXISTS, AtFlags::empty()).is_ok());
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(borrowed);
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[test]

@@ -169,7 +169,8 @@ pub fn clone3(
 /// its status. Returns the child and its pidfd.
 ///
 /// A copy of our memory, as [`clone3`] makes it, costs each page that either of the
-/// two writes to later. Several threads are refused here as well.
+/// two writes to later. Nor has such a copy the threads that hold its locks; here they go on, so
+/// that `work` may allocate and wait as any code of this thread may.
 pub fn clone_in_place(
     namespaces: u64,
     mut work: &mut dyn FnMut() -> i32,
@@ -182,7 +183,6 @@ pub fn clone_in_place(
         let work = unsafe { &mut *work.cast::<&mut dyn FnMut() -> i32>() };
         work()
     }
-    refuse_threads()?;
     let flags = libc::c_int::try_from(namespaces).map_err(|_| std::io::ErrorKind::InvalidInput)?;
     let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
@@ -193,8 +193,9 @@ pub fn clone_in_place(
     }
     let mut pidfd: libc::c_int = -1;
     // SAFETY: all but the lowest part of the mapping, which catches an overflow, becomes a stack that is the
-    // child's alone. `work` and `pidfd` outlive the call. The child is the only one who runs in this memory until
-    // it has left it, since there is no other thread and we are suspended: clone(2), CLONE_VFORK.
+    // child's alone. `work` and `pidfd` outlive the call. We are suspended until the child has left this memory
+    // (clone(2), CLONE_VFORK), so what is this thread's alone is the child's alone meanwhile; and what
+    // threads share, they share with the child by the same locks, which know no processes.
     let (pid, err) = unsafe {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let made = libc::mprotect(low.byte_add(GUARD), STACK - GUARD, access);

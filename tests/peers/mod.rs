@@ -1,5 +1,6 @@
 //! Beside others: what we write they read, what they write we read, and both agree on what is in it.
 
+mod build;
 mod inspect;
 mod push;
 mod save;

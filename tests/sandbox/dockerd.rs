@@ -1,6 +1,6 @@
 //! Docker's daemon, for one test: in mount and network namespaces of its own, stopped by its pid.
 //!
-//! It runs no containers here. It loads, saves, pulls and pushes: a registry for it has to
+//! It runs no containers here. It loads, saves, pulls, pushes and builds: a registry for it has to
 //! listen in its network namespace, which is that of its process.
 
 use std::fs::{self, File};
@@ -20,8 +20,11 @@ const START: &str = r#"
     echo '{}' >$1/config.json
     exec dockerd --host unix://$1/docker.sock --config-file $1/config.json --pidfile $1/pid \
         --data-root $1/data --exec-root $1/exec --bridge none --iptables=false \
-        --storage-driver vfs --exec-opt native.cgroupdriver=cgroupfs
+        --storage-driver $2 --exec-opt native.cgroupdriver=cgroupfs
 "#;
+
+/// What comes before it for one that builds: what it builds lies in memory, a layer on the other.
+const IN_MEMORY: &str = "mkdir $1/data; mount -t tmpfs tmpfs $1/data\n";
 
 /// A daemon that runs until it is dropped, which must be before its sandbox is.
 pub struct Dockerd {
@@ -32,12 +35,22 @@ pub struct Dockerd {
 impl Dockerd {
     /// Starts it, for the scripts that follow: `$DOCKER` is the client, `$DOCKER_HOST` its address.
     pub fn start(t: &Sandbox) -> Dockerd {
+        Dockerd::with(t, START, "vfs")
+    }
+
+    /// Starts one that is fast enough to build with.
+    pub fn building(t: &Sandbox) -> Dockerd {
+        Dockerd::with(t, &format!("{IN_MEMORY}{START}"), "overlay2")
+    }
+
+    fn with(t: &Sandbox, script: &str, driver: &str) -> Dockerd {
         let dir = t.path("docker");
         fs::create_dir(&dir).unwrap();
         let log = File::create(dir.join("log")).unwrap();
         let child = Command::new("unshare")
-            .args(["--mount", "--net", "--propagation", "private", "sh", "-ec", START, "dockerd"])
+            .args(["--mount", "--net", "--propagation", "private", "sh", "-ec", script, "dockerd"])
             .arg(&dir)
+            .arg(driver)
             .env("TMPDIR", &dir)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

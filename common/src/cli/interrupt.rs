@@ -65,6 +65,6 @@ fn wait_for_signals() -> Result<()> {
 }
 
 /// Does not return while a signal is cleaned up after: the process is about to die of it.
-pub fn wait() {
+pub fn wait_for_signal() {
     drop(cleanups());
 }

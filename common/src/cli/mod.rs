@@ -14,6 +14,7 @@ mod operands;
 mod output;
 pub mod password;
 pub mod progress;
+mod pull;
 #[cfg(feature = "registry")]
 pub mod registry;
 mod size;
@@ -35,11 +36,12 @@ use crate::sys;
 pub use csv::csv;
 pub use dir::Dir;
 pub use duration::duration;
-pub use interrupt::{on_interrupt, temporary};
+pub use interrupt::{on_interrupt, temporary, wait_for_signal};
 pub use moment::moment;
 pub use operand::{Entry, Found, NoSuchImage, Operand};
 pub use operands::Operands;
 pub use output::Output;
+pub use pull::{program, pull};
 pub use size::size;
 
 /// The status of an error.
@@ -68,6 +70,11 @@ pub struct Root {
 }
 
 impl Root {
+    /// Returns the directory that was given.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
     /// Opens the store.
     pub fn open(&self) -> Result<Store> {
         Store::open(self.dir.as_deref())
@@ -82,7 +89,7 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
         None => Ok(()),
     });
     // What failed because a signal's cleanup took it away is not what this process dies of.
-    interrupt::wait();
+    wait_for_signal();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {

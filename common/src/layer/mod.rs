@@ -12,6 +12,7 @@
 //! Image-spec, layer.md. Where that leaves a choice, the tree is what Docker,
 //! containerd and umoci make of the layer.
 
+pub mod changes;
 mod dirs;
 mod entry;
 mod extract;
@@ -40,7 +41,7 @@ use self::whiteout::Made;
 use crate::digest::Digest;
 use crate::image;
 
-pub use self::members::{Member, Type, members, members_of};
+pub use self::members::{Member, Type, members, members_of, sparse_members};
 pub use self::source::{Tar, unable};
 
 /// How layers are applied.

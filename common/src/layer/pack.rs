@@ -129,7 +129,14 @@ impl<'a> Packer<'a> {
         if size >= LARGE {
             let _ = rustix::fs::fadvise(file, 0, None, Advice::Sequential); // it is faster
         }
-        self.content(size, file).with_context(|| lossy(&entry.path))
+        self.content(size, file, 0, true).with_context(|| lossy(&entry.path))
+    }
+
+    /// Adds a file with a part of `file` for its content, from `from` on.
+    pub fn part(&mut self, entry: &Entry, file: &File, from: u64) -> Result<()> {
+        let Kind::File { size } = entry.kind else { bail!("{}: not a file", lossy(&entry.path)) };
+        self.head(entry)?;
+        self.content(size, file, from, false).with_context(|| lossy(&entry.path))
     }
 
     /// Adds a file with this content.
@@ -169,13 +176,14 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
-    fn content(&mut self, size: u64, file: &File) -> Result<()> {
+    fn content(&mut self, size: u64, file: &File, from: u64, to_end: bool) -> Result<()> {
         let mut at = 0;
-        loop {
+        while at < size || to_end {
             let room = self.chunks.room()?;
             // One byte more than there should be tells a file that has grown.
-            let most = room.len().min(usize::try_from(size - at + 1).unwrap_or(usize::MAX));
-            let n = match rustix::io::pread(file, &mut room[..most], at) {
+            let more = size - at + u64::from(to_end);
+            let most = room.len().min(usize::try_from(more).unwrap_or(usize::MAX));
+            let n = match rustix::io::pread(file, &mut room[..most], from + at) {
                 Ok(n) => n,
                 Err(Errno::INTR) => continue,
                 Err(err) => return Err(err).context("cannot read"),

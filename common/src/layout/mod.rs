@@ -14,6 +14,7 @@
 //! an exclusive lock on the directory, or two of them, each reading the old
 //! index, would lose a name. Image-spec, image-layout.md.
 
+mod bring;
 mod index;
 mod remove;
 mod write;

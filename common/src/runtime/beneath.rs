@@ -16,7 +16,7 @@ use rustix::io::{Errno, Result};
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub enum Shape {
     /// A directory.
     Directory,
     /// Anything else.
@@ -59,9 +59,30 @@ const MOST_LINKS: usize = 40;
 /// A link to what is missing is followed, and that is made: in many images
 /// /etc/resolv.conf leads to a file of some service that does not run.
 pub(super) fn open_or_make(root: BorrowedFd, path: &Path, shape: Shape) -> Result<OwnedFd> {
+    open_or_make_by(root, path, shape, &mut make_one)
+}
+
+/// Makes a name in a directory.
+pub(super) type MakeOne<'a> = &'a mut dyn FnMut(&OwnedFd, &OsStr, Shape) -> Result<()>;
+
+/// Makes an empty directory or file.
+pub(super) fn make_one(dir: &OwnedFd, name: &OsStr, shape: Shape) -> Result<()> {
+    match shape {
+        Shape::Directory => mkdirat(dir, name, Mode::from(0o755)),
+        Shape::File => mknodat(dir, name, FileType::RegularFile, Mode::from(0o644), 0),
+    }
+}
+
+/// Does the same, and leaves it to `make_one` to make what is missing.
+pub(super) fn open_or_make_by(
+    root: BorrowedFd,
+    path: &Path,
+    shape: Shape,
+    make_one: MakeOne,
+) -> Result<OwnedFd> {
     let mut path = path.to_path_buf();
     for _ in 0..MOST_LINKS {
-        match make(root, &path, shape)? {
+        match make(root, &path, shape, make_one)? {
             Made::There(fd) => return Ok(fd),
             Made::Link(further) => path = further,
         }
@@ -77,7 +98,7 @@ enum Made {
     Link(PathBuf),
 }
 
-fn make(root: BorrowedFd, path: &Path, shape: Shape) -> Result<Made> {
+fn make(root: BorrowedFd, path: &Path, shape: Shape, make_one: MakeOne) -> Result<Made> {
     match open(root, path) {
         Err(Errno::NOENT) => {}
         result => return result.map(Made::There),
@@ -99,11 +120,8 @@ fn make(root: BorrowedFd, path: &Path, shape: Shape) -> Result<Made> {
     let mut there = there.to_path_buf();
     while let Some(name) = missing.pop() {
         let directory = !missing.is_empty() || shape == Shape::Directory;
-        let made = match directory {
-            true => mkdirat(&dir, name, Mode::from(0o755)),
-            false => mknodat(&dir, name, FileType::RegularFile, Mode::from(0o644), 0),
-        };
-        match made {
+        let shape = if directory { Shape::Directory } else { Shape::File };
+        match make_one(&dir, name, shape) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }

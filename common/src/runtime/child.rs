@@ -67,6 +67,8 @@ pub(super) struct Birth<'a> {
     pub filter: Option<&'a Filter>,
     /// Its standard input, if not the parent's.
     pub stdin: Option<&'a OwnedFd>,
+    /// Its standard output and error, if not the parent's.
+    pub output: Option<&'a OwnedFd>,
     /// Where a failure is reported to.
     pub report: &'a OwnedFd,
     /// Read to its end once the user namespace has its mappings.

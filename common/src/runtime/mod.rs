@@ -21,11 +21,14 @@ mod op;
 mod plan;
 mod process;
 pub mod seccomp;
+mod stubs;
 mod terminal;
 
+pub use beneath::Shape;
 pub use init::init;
 pub use mount::CgroupView;
 pub use network::Ahead;
 pub use op::{Bind, Filesystem, Kind, Limit, Node, Op, Part};
 pub use plan::{Mappings, Plan, Surrounding, plan};
 pub use process::{CannotRun, Ended, Io, Running, start};
+pub use stubs::Stubs;

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result, anyhow};
 use oci_spec::runtime::Spec;
@@ -25,6 +26,8 @@ use crate::sys;
 pub struct Io {
     /// Its standard input, instead of ours.
     pub stdin: Option<OwnedFd>,
+    /// Its standard output and standard error, instead of ours.
+    pub output: Option<OwnedFd>,
     /// Its root, mounted nowhere yet, if whoever planned it has made that mount already.
     pub root: Option<OwnedFd>,
     /// The version 2 cgroup that it is born in.
@@ -123,6 +126,7 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
         plan,
         filter: filter.as_ref(),
         stdin: io.stdin.as_ref(),
+        output: io.output.as_ref(),
         report: &report,
         mapped: mapped.as_ref(),
         root: io.root.as_ref(),
@@ -134,7 +138,7 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
     let (pid, pidfd) = clone(birth, io.cgroup.as_ref())
         .context("cannot make the namespaces")
         .hint(|| namespaces_hint(plan))?;
-    drop((report, mapped, theirs, own, network, io.stdin, io.root, io.cgroup));
+    drop((report, mapped, theirs, own, network, io.stdin, io.output, io.root, io.cgroup));
     let mut running = Running { pid, pidfd, terminal: None };
 
     let maps = match (&plan.mappings, mapping) {
@@ -185,6 +189,9 @@ fn clone(birth: Birth, cgroup: Option<&OwnedFd>) -> std::io::Result<(Pid, OwnedF
             None => sys::exit(live(birth)),
         };
     }
+    // What may look into our memory is one thing for all children that are on their way.
+    static ON_ITS_WAY: Mutex<()> = Mutex::new(());
+    let _alone = ON_ITS_WAY.lock().unwrap_or_else(PoisonError::into_inner);
     let dumpable = rustix::process::dumpable_behavior()?;
     let made = sys::clone_in_place(namespaces, &mut || live(birth));
     // That nobody may look into the child holds for its memory, which is ours.
@@ -202,6 +209,10 @@ fn live(birth: Birth) -> i32 {
         birth.parents.into_iter().flatten().for_each(sys::close_copy);
         if let Some(stdin) = birth.stdin {
             let _ = rustix::stdio::dup2_stdin(stdin);
+        }
+        if let Some(output) = birth.output {
+            let _ = rustix::stdio::dup2_stdout(output);
+            let _ = rustix::stdio::dup2_stderr(output);
         }
         sys::close_on_exec_from(3);
         let mut child = Child::new(birth);

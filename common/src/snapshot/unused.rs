@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Namespace, is_at};
+use super::{Namespace, is_at, without_boot};
 use crate::error::At;
 use crate::tree;
 
 /// An unpacked layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unpacked {
-    /// The name of its directory.
+    /// The name of its directory, but for the start of the machine that it may be of.
     pub key: String,
     path: PathBuf,
 }
@@ -36,7 +36,8 @@ impl Unpacked {
         for entry in entries {
             let Ok(key) = entry.at(layers)?.file_name().into_string() else { continue };
             if !key.starts_with('.') && namespace.suits(&key) {
-                found.push(Unpacked { path: layers.join(&key), key });
+                let path = layers.join(&key);
+                found.push(Unpacked { key: without_boot(&key).0.to_owned(), path });
             }
         }
         found.sort_by(|a, b| a.key.cmp(&b.key));

@@ -80,7 +80,7 @@ fn reads_back(one: &Instruction, escape: char) {
 fn build(file: &Dockerfile) {
     let told = Told::nothing();
     let Ok(globals) = Globals::of(file, &told) else { return };
-    let Ok(graph) = Graph::of(file, &globals) else { return };
+    let Ok(graph) = Graph::of(file, &globals, &Default::default()) else { return };
     let Ok(order) = graph.order(graph.stages.len() - 1) else { return };
     for (place, stage) in order.iter().enumerate() {
         let needed = graph.needs(*stage).filter_map(Base::stage);

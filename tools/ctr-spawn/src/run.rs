@@ -89,8 +89,10 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
         Some(name) => name.to_string(),
         None => image.desc.digest().to_string(),
     };
+    let blobs =
+        common::image::layers(&image.manifest, &image.config).with_context(|| name.clone())?;
     let snapshot =
-        Snapshot::prepare(&store.layers(), &found.layout, &image).with_context(|| name.clone())?;
+        Snapshot::prepare(&store.layers(), &found.layout, &blobs).with_context(|| name.clone())?;
     for warning in &snapshot.warnings {
         cli::warn(format!("{name}: {warning}"));
     }
@@ -350,6 +352,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
             } else {
                 Some(File::open("/dev/null").at("/dev/null")?.into())
             },
+            output: None,
             root: mount,
             cgroup: cgroup.as_ref().map(Cgroup::open).transpose()?.flatten(),
             network,

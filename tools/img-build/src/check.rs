@@ -111,7 +111,7 @@ pub fn check(file: &Dockerfile, known: &Known) -> Result<Found> {
     let strict = options.strict;
     let mut checker = Checker { file, known, globals, options, warnings: Vec::new() };
     checker.file();
-    let graph = Graph::of(file, &checker.globals)?;
+    let graph = Graph::of(file, &checker.globals, &known.told.contexts)?;
     let stages = match &known.told.target {
         Some(name) => graph.order(graph.target(Some(name))?)?,
         None => {
@@ -281,7 +281,7 @@ impl Checker<'_> {
                     known: true,
                     ..State::default()
                 },
-                Base::Image(name) => {
+                Base::Image(name) | Base::Context(name) => {
                     let image = (self.known.image)(name);
                     let known = image.is_some();
                     let image = image.unwrap_or_default();

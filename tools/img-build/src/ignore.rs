@@ -91,6 +91,17 @@ impl Ignore {
         Ok(Ignore(patterns))
     }
 
+    /// Reads patterns that are an instruction's: `--exclude`.
+    pub fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Ignore> {
+        let patterns = patterns.into_iter().map(str::trim).filter(|pattern| !pattern.is_empty());
+        patterns.map(Pattern::parse).collect::<Result<_>>().map(Ignore)
+    }
+
+    /// Returns whether a pattern that takes what is excluded back, or one that excludes, may match what is in `dir`.
+    pub fn reaches(&self, dir: &str, includes: bool) -> bool {
+        self.0.iter().any(|pattern| pattern.includes == includes && pattern.reaches(dir))
+    }
+
     /// Returns the patterns.
     pub fn patterns(&self) -> &[Pattern] {
         &self.0
@@ -172,6 +183,18 @@ impl Pattern {
             }
             Matcher::Tokens(tokens) => run(tokens, path),
         }
+    }
+}
+
+impl Pattern {
+    /// Returns whether it may match what is in the directory `dir`: its text says so up to what is special in it.
+    fn reaches(&self, dir: &str) -> bool {
+        let special = self.text.find(['*', '?', '[', ']', '\\']);
+        let plain = &self.text[..special.unwrap_or(self.text.len())];
+        if plain.len() <= dir.len() {
+            return special.is_some() && dir.starts_with(plain);
+        }
+        dir.is_empty() || plain.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 

@@ -1,1 +1,312 @@
 //! Building: stages in parallel, steps in order, each by its key.
+//!
+//! ```text
+//! Request ──plan──> stages that the target needs ──a thread each──> Built ──> config, manifest
+//!
+//! stage   FROM, then an instruction at a time: a config that changes, layers that come on top
+//! step    the layer of RUN, COPY, ADD, WORKDIR: its inputs' key, its result there already, or made
+//! key  cache      inputs and their digest · results, by key
+//! base            images that stages begin with          config   config and history as Docker writes them
+//! log             what is said meanwhile
+//! ```
+//!
+//! What a layer depends on is in its key, and what a config depends on is read
+//! each time: so nothing that somebody left in the cache decides what an image
+//! says of itself (CVE-2024-24557).
+
+pub mod base;
+pub mod cache;
+pub mod config;
+mod history;
+pub mod key;
+pub mod log;
+mod stage;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use common::cli::Operand;
+use common::digest::Digest;
+use common::image;
+use common::layer::pack::Compression;
+use common::layout::Writing;
+use common::store::Store;
+use oci_spec::image::{Descriptor, MediaType};
+use oci_spec::runtime::PosixRlimit;
+use serde_json::{Map, Value, json};
+
+use self::base::{Image, Images};
+use self::cache::{Cache, Layer};
+use self::config::Config;
+use self::log::Style;
+use crate::dockerfile::Dockerfile;
+use crate::dockerfile::scope::{Globals, Scope, Told};
+use crate::dockerfile::stages::Graph;
+use crate::run::secrets::{Agents, Secrets};
+use crate::source::{Elsewhere, Tree};
+
+/// The annotations that say what an image is based on: image-spec, annotations.md.
+const BASE_NAME: &str = "org.opencontainers.image.base.name";
+const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+
+/// What is to be built.
+pub struct Request<'a> {
+    /// The Dockerfile.
+    pub file: &'a Dockerfile,
+    /// What it is called in messages.
+    pub name: &'a str,
+    /// Where it is, whatever is in it: the steps of two builds of one place are compared.
+    pub place: &'a str,
+    /// Arguments, platforms, the target.
+    pub told: Told,
+    /// The moment that the build says it happened at, if one is given.
+    pub epoch: Option<i64>,
+    /// The context.
+    pub context: &'a Tree,
+    /// What `--build-context` names.
+    pub contexts: &'a BTreeMap<String, Named>,
+    /// How what is elsewhere comes here.
+    pub elsewhere: &'a Elsewhere<'a>,
+    /// What steps are run with.
+    pub steps: &'a Steps,
+    /// What the result says besides what the Dockerfile says.
+    pub labels: &'a [(String, String)],
+    /// What the manifest says.
+    pub annotations: &'a [(String, String)],
+    /// All layers but those of the base become one.
+    pub squash: bool,
+}
+
+/// What `--build-context` gives a name to.
+pub enum Named {
+    /// Files.
+    Tree(Tree),
+    /// An image.
+    Image(Operand),
+}
+
+/// How steps are done, whatever is built.
+pub struct Steps {
+    /// Does all of them anew.
+    pub no_cache: bool,
+    /// Does those of these stages anew.
+    pub no_cache_filter: BTreeSet<String>,
+    /// Says of each what differs.
+    pub explain: bool,
+    /// How much is said.
+    pub style: Style,
+    /// Files keep their times.
+    pub keep_mtime: bool,
+    /// How layers are packed.
+    pub compression: Compression,
+    /// RUN sees nothing of the network, unless it says otherwise.
+    pub no_network: bool,
+    /// Names of hosts.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// What processes are given besides.
+    pub given: Given,
+}
+
+/// What the process of a step is given besides what its image says.
+#[derive(Default)]
+pub struct Given {
+    /// The bytes of /dev/shm.
+    pub shm_size: Option<u64>,
+    /// Its limits.
+    pub ulimits: Vec<PosixRlimit>,
+    /// The bytes of memory that it may have.
+    pub memory: Option<u64>,
+    /// `--secret`.
+    pub secrets: Secrets,
+    /// `--ssh`.
+    pub ssh: Agents,
+}
+
+/// A stage that is built.
+#[derive(Clone)]
+struct Built {
+    layers: Vec<Layer>,
+    config: Config,
+    scope: Scope,
+    epoch: i64,
+    /// The image below all of it.
+    base: Option<Arc<Image>>,
+}
+
+impl Built {
+    /// Returns the ID of its layers together; it is the identity of its tree.
+    fn chain_id(&self) -> Option<Digest> {
+        let diff_ids: Vec<Digest> = self.layers.iter().map(|(_, diff_id)| *diff_id).collect();
+        image::chain_ids(&diff_ids).pop()
+    }
+}
+
+/// A build that goes on.
+struct Build<'a> {
+    request: &'a Request<'a>,
+    graph: Graph,
+    globals: Globals,
+    store: &'a Store,
+    writing: &'a Writing<'a>,
+    images: &'a Images<'a>,
+    cache: &'a Cache,
+    stages: Mutex<Stages>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Stages {
+    built: BTreeMap<usize, Arc<Built>>,
+    failed: bool,
+}
+
+/// What was built.
+pub struct Outcome {
+    /// The manifest.
+    pub desc: Descriptor,
+    /// The config.
+    pub config: Descriptor,
+    /// Its layers, bottom first.
+    pub layers: Vec<Layer>,
+    /// When it says that it was made.
+    pub epoch: i64,
+}
+
+/// Builds an image; its blobs are in the layout, and it has no name yet.
+pub fn build(
+    request: &Request,
+    store: &Store,
+    writing: &Writing,
+    images: &Images,
+    cache: &Cache,
+) -> Result<Outcome> {
+    let in_file = |err: crate::error::Error| err.in_file(request.name);
+    let globals = Globals::of(request.file, &request.told).map_err(in_file)?;
+    let graph = Graph::of(request.file, &globals, &request.told.contexts).map_err(in_file)?;
+    let target = graph.target(request.told.target.as_deref()).map_err(in_file)?;
+    let order = graph.order(target).map_err(in_file)?;
+    let build = Build {
+        request,
+        graph,
+        globals,
+        store,
+        writing,
+        images,
+        cache,
+        stages: Mutex::default(),
+        changed: Condvar::new(),
+    };
+    let errors = build.all(&order);
+    if let Some(err) = errors.into_iter().next() {
+        return Err(err);
+    }
+    let built = build.wait(target)?;
+    build.finish(&built)
+}
+
+impl Build<'_> {
+    /// Builds stages, each as soon as those are there that it needs; returns what went wrong, first the first.
+    fn all(&self, order: &[usize]) -> Vec<anyhow::Error> {
+        let errors = Mutex::new(Vec::new());
+        let one = |stage: usize| {
+            let built = stage::build(self, stage);
+            let mut stages = self.stages();
+            match built {
+                Ok(built) => drop(stages.built.insert(stage, Arc::new(built))),
+                Err(err) => {
+                    // Those that gave up because another failed have nothing to say.
+                    if !std::mem::replace(&mut stages.failed, true) {
+                        errors.lock().unwrap_or_else(PoisonError::into_inner).push(err);
+                    }
+                }
+            }
+            drop(stages);
+            self.changed.notify_all();
+        };
+        match order {
+            [only] => one(*only),
+            order => thread::scope(|scope| {
+                for stage in order {
+                    let name = format!("stage {}", self.graph.name(*stage));
+                    let thread = thread::Builder::new().name(name).stack_size(1 << 20);
+                    if let Err(err) = thread.spawn_scoped(scope, || one(*stage)) {
+                        self.stages().failed = true;
+                        let err = anyhow::Error::new(err).context("a thread");
+                        errors.lock().unwrap_or_else(PoisonError::into_inner).push(err);
+                        self.changed.notify_all();
+                    }
+                }
+            }),
+        }
+        errors.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stages(&self) -> MutexGuard<'_, Stages> {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether a stage has failed, so that the others need not go on.
+    fn has_failed(&self) -> bool {
+        self.stages().failed
+    }
+
+    /// Waits for a stage.
+    fn wait(&self, stage: usize) -> Result<Arc<Built>> {
+        let mut stages = self.stages();
+        loop {
+            if let Some(built) = stages.built.get(&stage) {
+                return Ok(built.clone());
+            }
+            if stages.failed {
+                return Err(anyhow!("stage {}: not built", self.graph.name(stage)));
+            }
+            stages = self.changed.wait(stages).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Writes the config and the manifest.
+    fn finish(&self, built: &Built) -> Result<Outcome> {
+        let Request { labels, annotations, squash, .. } = self.request;
+        let mut built = built.clone();
+        labels.iter().for_each(|(name, value)| built.config.label(name, value));
+        if *squash {
+            step::squash(self, &mut built)?;
+        }
+        let diff_ids: Vec<Digest> = built.layers.iter().map(|(_, diff_id)| *diff_id).collect();
+        let config = built.config.to_json(&diff_ids, built.epoch)?;
+        let config = image::descriptor(
+            MediaType::ImageConfig,
+            &self.writing.put(&config)?,
+            config.len() as u64,
+        );
+        let mut said = Map::new();
+        if let Some(base) = &built.base {
+            if let Some(name) = &base.name {
+                said.insert(BASE_NAME.into(), name.full().into());
+            }
+            said.insert(BASE_DIGEST.into(), base.digest.to_string().into());
+        }
+        for (name, value) in *annotations {
+            said.insert(name.clone(), value.clone().into());
+        }
+        let layers: Vec<&Descriptor> = built.layers.iter().map(|(desc, _)| desc).collect();
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::ImageManifest.to_string(),
+            "config": config,
+            "layers": layers,
+        });
+        if !said.is_empty() {
+            manifest["annotations"] = Value::Object(said);
+        }
+        manifest.sort_all_objects();
+        let manifest = serde_json::to_vec(&manifest).context("the manifest")?;
+        let digest = self.writing.put(&manifest)?;
+        let desc = image::descriptor(MediaType::ImageManifest, &digest, manifest.len() as u64);
+        Ok(Outcome { desc, config, layers: built.layers, epoch: built.epoch })
+    }
+}

@@ -69,13 +69,21 @@ pub struct Told {
     pub platform: Platform,
     /// The stage that is asked for.
     pub target: Option<String>,
+    /// The names of `--build-context`, which hide stages and images.
+    pub contexts: BTreeSet<String>,
 }
 
 impl Told {
     /// Returns what a build is told by default: nothing.
     pub fn nothing() -> Told {
         let (builder, platform) = (Platform::host(), Platform::host());
-        Told { arguments: BTreeMap::new(), builder, platform, target: None }
+        Told {
+            arguments: BTreeMap::new(),
+            builder,
+            platform,
+            target: None,
+            contexts: BTreeSet::new(),
+        }
     }
 }
 

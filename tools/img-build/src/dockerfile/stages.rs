@@ -1,9 +1,9 @@
 //! The graph of stages: what each one is based on, what it takes from others, and which ones a target needs.
 //!
 //! ```text
-//! FROM name            an earlier stage of that name, as it is written; else scratch, else an image
-//! COPY --from=name     a stage, whatever its case; or its number; else an image
-//! RUN --mount=from=    a stage, whatever its case; else an image
+//! FROM name            --build-context of that name; else an earlier stage, as it is written; else scratch, else an image
+//! COPY --from=name     the same, whatever its case; or a stage's number
+//! RUN --mount=from=    the same, without numbers
 //! ONBUILD              of an earlier stage: its triggers are instructions of this one
 //! ```
 //!
@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use common::cli::Operand;
 use common::platform::Platform;
 use common::reference::Reference;
 
@@ -21,6 +22,7 @@ use super::scope::Globals;
 use super::words::Lexer;
 use super::{Dockerfile, instructions};
 use crate::error::{Error, Result, nearest};
+use crate::source::named::Named;
 
 /// What there is where nothing is.
 pub const SCRATCH: &str = "scratch";
@@ -32,6 +34,8 @@ pub struct Graph {
     pub stages: Vec<Node>,
     /// Which stage a name means after the last line.
     names: BTreeMap<String, usize>,
+    /// The names of `--build-context`.
+    contexts: BTreeSet<String>,
 }
 
 /// Where files come from.
@@ -41,6 +45,8 @@ pub enum Base {
     Scratch,
     /// A stage, by its place in the file.
     Stage(usize),
+    /// What `--build-context` gives this name to.
+    Context(String),
     /// An image, as it is written, variables replaced.
     Image(String),
 }
@@ -76,10 +82,11 @@ pub struct Taken {
 }
 
 impl Graph {
-    /// Reads how the stages depend on each other.
-    pub fn of(file: &Dockerfile, globals: &Globals) -> Result<Graph> {
+    /// Reads how the stages depend on each other, and on what `--build-context` names.
+    pub fn of(file: &Dockerfile, globals: &Globals, contexts: &BTreeSet<String>) -> Result<Graph> {
         let lexer = Lexer::new(file.escape);
-        let mut graph = Graph { stages: Vec::new(), names: BTreeMap::new() };
+        let (stages, names) = (Vec::new(), BTreeMap::new());
+        let mut graph = Graph { stages, names, contexts: contexts.clone() };
         for stage in &file.stages {
             let line = stage.begin.first;
             let node = graph.begin(stage, globals, lexer);
@@ -136,9 +143,10 @@ impl Graph {
             }
             expanded.text.parse::<Platform>().map_err(|err| Error::new(format!("--platform={err}")))
         });
-        let base = match self.names.get(&image.text) {
-            Some(stage) => Base::Stage(*stage),
-            None => elsewhere(&image.text).map_err(|err| self.misspelt(err, &image.text))?,
+        let base = match (self.context(&image.text), self.names.get(&image.text)) {
+            (Some(context), _) => context,
+            (None, Some(stage)) => Base::Stage(*stage),
+            _ => elsewhere(&image.text).map_err(|err| self.misspelt(err, &image.text))?,
         };
         Ok(Node {
             name: from.name.clone(),
@@ -152,7 +160,7 @@ impl Graph {
     }
 
     /// Returns what an instruction takes from elsewhere.
-    fn taken(&self, instruction: &Instruction, lexer: Lexer) -> Result<Vec<Taken>> {
+    pub fn taken(&self, instruction: &Instruction, lexer: Lexer) -> Result<Vec<Taken>> {
         let line = instruction.first;
         let from: Result<Vec<Base>> = match &instruction.operation {
             Operation::Copy(copy) => {
@@ -171,10 +179,17 @@ impl Graph {
     }
 
     fn named(&self, name: &str) -> Result<Base> {
-        match self.names.get(&name.to_lowercase()) {
-            Some(stage) => Ok(Base::Stage(*stage)),
-            None => elsewhere(name).map_err(|err| self.misspelt(err, name)),
+        match (self.context(name), self.names.get(&name.to_lowercase())) {
+            (Some(context), _) => Ok(context),
+            (None, Some(stage)) => Ok(Base::Stage(*stage)),
+            _ => elsewhere(name).map_err(|err| self.misspelt(err, name)),
         }
+    }
+
+    /// Returns the context that a name means.
+    fn context(&self, name: &str) -> Option<Base> {
+        let name = Named::key(name);
+        self.contexts.get(&name).cloned().map(Base::Context)
     }
 
     /// Adds the stage that is likely to be meant by what is no image's name.
@@ -305,8 +320,16 @@ fn elsewhere(name: &str) -> Result<Base> {
     }
     match name.parse::<Reference>() {
         Ok(_) => Ok(Base::Image(name.to_owned())),
+        // A layout or an archive: docker knows neither, and takes no such name for another thing.
+        Err(_) if is_path(name) => Ok(Base::Image(name.to_owned())),
         Err(err) => Err(Error::new(common::error::line(&err))),
     }
+}
+
+/// Returns whether this operand is a path, as contract 1 tells them: tare(7).
+fn is_path(name: &str) -> bool {
+    let kinds = ["oci:", "oci-archive:", "docker-archive:", "./", "../", "/"];
+    kinds.iter().any(|kind| name.starts_with(kind)) && name.parse::<Operand>().is_ok()
 }
 
 /// Returns what ONBUILD in `below` says, as instructions of a stage that begins in line `line`.

@@ -6,7 +6,7 @@ use crate::dockerfile::scope::Told;
 fn graph(text: &str) -> Result<Graph> {
     let file = Dockerfile::parse(text.as_bytes())?;
     let globals = Globals::of(&file, &Told::nothing())?;
-    Graph::of(&file, &globals)
+    Graph::of(&file, &globals, &Default::default())
 }
 
 /// Returns what is built for a target, each stage with what it needs.

@@ -1,0 +1,63 @@
+//! However a build ends, nothing of it is left but what it has named.
+
+use std::time::Duration;
+
+use sandbox::Sandbox;
+use sandbox::disk::Disk;
+
+/// What a build has on its way: nothing of it may stay.
+const LEFT: &str = "find $TARE_ROOT/containers/.build $TARE_ROOT/images/.partial -mindepth 1 2>/dev/null; img-ls -a -q | grep -v ^base; :";
+
+#[test]
+fn a_signal_ends_it_and_its_steps() {
+    let t = Sandbox::with_image("base");
+    t.write("Dockerfile", "FROM base AS a\nRUN echo here; sleep 1000\nFROM base\nRUN sleep 1001\nCOPY --from=a / /x\n");
+    for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        t.sh(&format!(
+            "{{ exec env --default-signal=INT img-build . >out 2>said; }} & while ! grep -q '| here' said 2>/dev/null; do sleep 0.02; done; sleep 0.2
+             kill -{signal} $!; wait $!"
+        ))
+        .exits(status);
+        t.sh(LEFT).is_silent();
+        t.sh("pgrep -f 'sleep 100[01]'; rm said").outputs("", "", 0);
+    }
+}
+
+#[test]
+fn one_that_is_killed_is_cleaned_up_after_by_the_next() {
+    let t = Sandbox::with_image("base").with_limit(Duration::from_secs(240));
+    t.write("Dockerfile", "FROM base\nRUN echo here; sleep 1002\n");
+    t.sh("img-build . >out 2>said & while ! grep -q '| here' said 2>/dev/null; do sleep 0.02; done; kill -9 $!; wait $! 2>/dev/null; :").text();
+    t.write("Dockerfile", "FROM base\nRUN true\n");
+    t.sh("img-build -q -t base .").text();
+    t.sh(LEFT).is_silent();
+    t.sh("pgrep -f 'sleep 1002'").outputs("", "", 1);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_nothing() {
+    let t = Sandbox::new();
+    let disk = Disk::tmpfs(&t.path("work/disk"), "size=8m");
+    t.set("TARE_ROOT", disk.path());
+    t.store(sandbox::image::busybox(), "base");
+    t.write("Dockerfile", "FROM base\nRUN dd if=/dev/urandom of=/x bs=1M count=32\n");
+    t.sh("img-build -q . >out").exits(1);
+    t.sh(LEFT).is_silent();
+    t.sh("head -c 30m /dev/urandom >big").is_silent();
+    t.write("Dockerfile", "FROM base\nCOPY big /\n");
+    t.sh("img-build -q .").says("No space left on device").exits(1);
+    t.sh(LEFT).is_silent();
+    t.sh("img-unpack --rootfs base o >/dev/null; ls o/bin/sh").prints("o/bin/sh\n");
+}
+
+#[test]
+fn nobody_who_reads_or_no_input_is_no_crash() {
+    let t = Sandbox::with_image("base");
+    t.write("Dockerfile", "FROM base\nRUN true\n");
+    t.sh("img-build -q . >/dev/full").says("stdout: No space left on device").exits(1);
+    t.sh("img-build . 2>&- | grep -c sha256").prints("1\n");
+    t.sh("img-build -q - </dev/null").exits(1);
+    t.sh("img-build -q nowhere").exits(1);
+    t.sh("mkdir 'a b'; cp Dockerfile 'a b'; img-build -q -t app 'a b' | grep -c ^app")
+        .prints("1\n");
+}

@@ -1,0 +1,112 @@
+//! RUN: what a step sees, what it leaves, and what nobody keeps.
+
+use sandbox::Sandbox;
+
+fn run(t: &Sandbox, lines: &str, flags: &str) -> String {
+    t.write("Dockerfile", format!("FROM base\n{lines}\n"));
+    let output = "sed -n 's/^\\[[^|]*| //p' said";
+    t.sh(&format!("img-build --progress plain --no-cache -t app {flags} . 2>said >out; {output}; tail -1 said | grep -v '^\\['; :")).text()
+}
+
+#[test]
+fn a_step_has_dockers_surroundings() {
+    let t = Sandbox::with_image("base");
+    assert_eq!(
+        run(
+            &t,
+            "RUN id -u; pwd; echo $HOME $0; umask; hostname; grep Cap[PEB] /proc/self/status | cut -f2",
+            ""
+        ),
+        "0\n/\n/root /bin/sh\n0022\nbuildkitsandbox\n00000000a80425fb\n00000000a80425fb\n00000000a80425fb\n"
+    );
+    assert_eq!(
+        run(&t, "ENV A=1\nARG B=2\nARG C\nRUN env | grep -v -e PWD -e SHLVL | sort", ""),
+        "A=1\nB=2\nHOME=/root\nPATH=/bin\nSOURCE_DATE_EPOCH=0\n"
+    );
+    assert_eq!(
+        run(&t, "USER 5:6\nWORKDIR /w\nRUN [\"id\"]\nRUN touch x && stat -c %u:%g x", ""),
+        "uid=5 gid=6 groups=6\n5:6\n"
+    );
+    assert_eq!(run(&t, "RUN --network=none ls /sys/class/net; cat", ""), "lo\n");
+    assert_eq!(
+        run(
+            &t,
+            "RUN grep -w here /etc/hosts; df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2; ulimit -n",
+            "--add-host here:10.1.2.3 --shm-size 2m --ulimit nofile=99"
+        ),
+        "10.1.2.3\there\n2048\n99\n"
+    );
+}
+
+#[test]
+fn here_documents_are_scripts_and_files() {
+    let t = Sandbox::with_image("base");
+    assert_eq!(run(&t, "RUN <<E\necho a\necho b\nE", ""), "a\nb\n");
+    assert_eq!(run(&t, "RUN <<E sh\necho c\nE", ""), "c\n");
+    assert_eq!(run(&t, "RUN <<E\n#!/bin/cat\nd\nE", ""), "#!/bin/cat\nd\n");
+    assert_eq!(run(&t, "COPY <<A <<B /x/\n1\nA\n2\nB\nRUN cat /x/A /x/B", ""), "1\n2\n");
+}
+
+#[test]
+fn a_step_that_fails_is_named_with_its_status_and_leaves_no_image() {
+    let t = Sandbox::with_image("base");
+    assert_eq!(
+        run(&t, "RUN echo before; exit 7", ""),
+        "before\nimg-build: Dockerfile:2: RUN: exit status 7\n"
+    );
+    t.sh("cat out; img-ls -q | cut -d@ -f1").prints("base:latest\n");
+    assert!(run(&t, "RUN [\"/nothing\"]", "").contains("img-build: Dockerfile:2: RUN: /nothing: "));
+    assert_eq!(run(&t, "RUN kill -9 $$", ""), "img-build: Dockerfile:2: RUN: killed by signal 9\n");
+    // In silence, what it wrote is told all the same.
+    t.write("Dockerfile", "FROM base\nRUN echo why; false\n");
+    t.sh("img-build -q .").fails("why\nimg-build: Dockerfile:2: RUN: exit status 1\n");
+}
+
+#[test]
+fn mounts_are_there_for_the_step_and_in_no_layer() {
+    let t = Sandbox::with_image("base");
+    t.sh("mkdir sub; echo in >sub/f; echo ignored >no; echo no >.dockerignore").is_silent();
+    assert_eq!(
+        run(&t, "RUN --mount=type=bind,target=/m ls /m; touch /m/x", ""),
+        "Dockerfile\nsub\ntouch: /m/x: Read-only file system\nimg-build: Dockerfile:2: RUN: exit status 1\n"
+    );
+    assert_eq!(
+        run(&t, "RUN --mount=type=bind,source=sub,target=/m,rw echo out >/m/f && cat /m/f", ""),
+        "out\n"
+    );
+    t.sh("cat sub/f").prints("in\n");
+    assert_eq!(
+        run(
+            &t,
+            "FROM base AS a\nRUN echo a >/a\nFROM base\nRUN --mount=from=a,target=/m cat /m/a",
+            ""
+        ),
+        "a\n"
+    );
+    assert_eq!(run(&t, "RUN --mount=type=cache,target=/c,id=x echo 1 >>/c/n; cat /c/n", ""), "1\n");
+    assert_eq!(
+        run(
+            &t,
+            "RUN --mount=type=cache,target=/d,id=x cat /d/n\nRUN --mount=type=tmpfs,target=/t,size=64k touch /t/x; df -k /t | tail -1 | tr -s ' ' | cut -d' ' -f2",
+            ""
+        ),
+        "1\n64\n"
+    );
+    t.sh("ctr-spawn --rm app sh -c 'ls -d /c /d /m /t' 2>/dev/null").outputs("", "", 1);
+    assert!(run(&t, "RUN --mount=type=tmpfs,target=. true", "").contains("Dockerfile:2: RUN: "));
+}
+
+#[test]
+fn a_secret_is_seen_by_its_step_and_kept_by_nothing() {
+    let t = Sandbox::with_image("base");
+    t.sh("printf xyzzy-of-a-file >s").is_silent();
+    let lines = "RUN --mount=type=secret,id=f cat /run/secrets/f | wc -c\n\
+        RUN --mount=type=secret,id=e,env=TOKEN test -n \"$TOKEN\" && test ! -e /run/secrets/e\n\
+        RUN ls /run/secrets; env | grep -c TOKEN; true";
+    t.write("Dockerfile", format!("FROM base\n{lines}\n"));
+    t.sh("E=xyzzy-of-a-variable img-build --explain -t app --secret id=f,src=s --secret id=e,env=E . >out 2>said; grep -e '| ' said | cut -d'|' -f2")
+        .prints(" 15\n ls: /run/secrets: No such file or directory\n 0\n");
+    t.sh("grep -r xyzzy out said $TARE_ROOT $TARE_RUN; img-save app | tar -xO | gzip -dc 2>/dev/null | grep -c xyzzy").outputs("0\n", "", 1);
+    t.write("Dockerfile", "FROM base\nRUN --mount=type=secret,id=x,required cat /run/secrets/x\n");
+    t.sh("img-build -q .").says("Dockerfile:2: RUN: ").exits(1);
+}

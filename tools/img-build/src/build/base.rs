@@ -1,0 +1,125 @@
+//! The images that stages begin with, and that COPY takes from: here, or pulled by img-pull.
+//!
+//! An image is looked for once a build, so a name means one image in all of it,
+//! whoever else tags or pulls meanwhile. One from a layout or an archive is
+//! brought into the store, since the result needs its layers there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use common::cli::{self, Operand};
+use common::digest::Digest;
+use common::error;
+use common::image;
+use common::layout::{Absent, Resolved, Writing};
+use common::platform::Platform;
+use common::reference::Reference;
+use common::store::Store;
+
+use super::cache::Layer;
+
+/// An image that is here.
+#[derive(Debug)]
+pub struct Image {
+    /// What it is called, if it has a name.
+    pub name: Option<Reference>,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The bytes of its config.
+    pub config: Vec<u8>,
+    /// What its config says that it is for.
+    pub platform: Platform,
+    /// When it was made, as it says.
+    pub created: Option<String>,
+    /// Its layers, bottom first.
+    pub layers: Vec<Layer>,
+}
+
+/// Where images come from.
+pub struct Images<'a> {
+    store: &'a Store,
+    writing: &'a Writing<'a>,
+    /// Pulls them though they are here.
+    pull: bool,
+    found: Mutex<BTreeMap<(String, String), Arc<Image>>>,
+}
+
+impl<'a> Images<'a> {
+    /// Takes them from the store, or else from registries.
+    pub fn new(store: &'a Store, writing: &'a Writing<'a>, pull: bool) -> Images<'a> {
+        Images { store, writing, pull, found: Mutex::default() }
+    }
+
+    /// Returns the image of this name for a platform.
+    pub fn named(&self, name: &Reference, platform: &Platform) -> Result<Arc<Image>> {
+        self.once(&name.full(), platform, || {
+            let pulled = || cli::pull(name, Some(platform), self.store);
+            let desc = match (self.pull, self.store.images.find(name)) {
+                (false, Ok(desc)) => desc,
+                (false, Err(err)) if error::find::<Absent>(&err).is_none() => return Err(err),
+                _ => pulled()?.find(self.store)?.desc,
+            };
+            let fits = |image: &Resolved| platform.rank(&image.platform()).is_some();
+            let image = match self.store.images.resolve(&desc, platform) {
+                Ok(image) if fits(&image) => image,
+                // An index of which that platform is not here, or another platform's image.
+                other => match pulled().and_then(|operand| operand.find(self.store)) {
+                    Ok(found) => self.store.images.resolve(&found.desc, platform)?,
+                    // It is what there is: it runs if binfmt_misc can run it.
+                    Err(err) => other.map_err(|_| err)?,
+                },
+            };
+            self.image(Some(name.clone()), &image)
+        })
+    }
+
+    /// Returns the image that an operand names: of a layout, an archive, the store.
+    pub fn operand(&self, operand: &Operand, platform: &Platform) -> Result<Arc<Image>> {
+        if let Operand::Name(name) | Operand::Id(_, Some(name)) = operand {
+            return self.named(name, platform);
+        }
+        self.once(&operand.to_string(), platform, || {
+            let found = operand.find_in_store(self.store)?;
+            let image = found.layout.resolve(&found.desc, platform)?;
+            if found.layout.dir() != self.store.images.dir() {
+                self.writing.bring(&found.layout, &image)?;
+            }
+            self.image(found.name, &image)
+        })
+    }
+
+    fn once(
+        &self,
+        name: &str,
+        platform: &Platform,
+        find: impl FnOnce() -> Result<Image>,
+    ) -> Result<Arc<Image>> {
+        // Whoever wants an image meanwhile waits: it may well be the same one.
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.to_owned(), platform.to_string());
+        if let Some(image) = found.get(&key) {
+            return Ok(image.clone());
+        }
+        let image = Arc::new(find()?);
+        found.insert(key, image.clone());
+        Ok(image)
+    }
+
+    fn image(&self, name: Option<Reference>, image: &Resolved) -> Result<Image> {
+        let digest = image::digest(&image.desc)?;
+        let subject = || name.as_ref().map_or_else(|| digest.to_string(), Reference::to_string);
+        let layers = image::layers(&image.manifest, &image.config).with_context(subject)?;
+        let layers = layers.into_iter().map(|(desc, diff_id)| (desc.clone(), diff_id)).collect();
+        let config = self.store.images.read(image.manifest.config()).with_context(subject)?;
+        self.store.mark_used(&digest);
+        Ok(Image {
+            digest,
+            config,
+            platform: image.platform(),
+            created: image.config.created().as_ref().map(|created| created.to_string()),
+            layers,
+            name,
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! A stage: from what it is based on, instruction by instruction, to its layers and its config.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use common::digest::Digest;
+use common::error;
+use common::image::LAYERS;
+
+use super::config::{Config, epoch_of};
+use super::history::created_by;
+use super::log::{Place, Step};
+use super::step::{Asked, Work};
+use super::{Build, Built, Named};
+use crate::dockerfile::expand::{Expanded, expand};
+use crate::dockerfile::instruction::{Instruction, Operation};
+use crate::dockerfile::scope::{Scope, Variables};
+use crate::dockerfile::stages::{Base, trigger};
+use crate::dockerfile::words::Lexer;
+use crate::error::Error;
+
+/// Builds a stage, and waits for those that it needs when it needs them.
+pub fn build(build: &Build, index: usize) -> Result<Built> {
+    let file = build.request.file;
+    let stage = &file.stages[index];
+    let node = &build.graph.stages[index];
+    let (state, mut instructions) = begin(build, index)?;
+    instructions.extend(node.triggers.iter().chain(&stage.instructions).cloned());
+
+    let several = build.graph.stages.len() > 1;
+    let place = Place {
+        stage: several.then(|| build.graph.name(index)),
+        step: 1,
+        of: 1 + instructions.iter().filter(|one| is_step(&one.operation)).count(),
+    };
+    Step::new(build.request.steps.style, place.clone()).begins(&stage.begin.source);
+    let mut stage =
+        Stage { build, index, place, work: Work::new(build, state), escape: file.escape };
+    for (n, instruction) in instructions.iter().enumerate() {
+        ensure!(!build.has_failed(), "another stage has failed");
+        stage.take(n, instruction).map_err(|err| stage.located(err, instruction))?;
+    }
+    Ok(stage.work.state)
+}
+
+/// Returns whether an instruction makes a layer, as a rule.
+fn is_step(operation: &Operation) -> bool {
+    use Operation::*;
+    matches!(operation, Add(_) | Copy(_) | Run(_) | Workdir(_))
+}
+
+/// Returns what a stage begins with, and the instructions that its base image kept for it.
+fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
+    let node = &build.graph.stages[index];
+    let told = &build.request.told;
+    let platform = node.platform.as_ref().unwrap_or(&told.platform);
+    let at_line = |err: anyhow::Error| {
+        let name = build.request.name;
+        err.context(format!("{name}:{}: FROM", node.line))
+    };
+    let image = match &node.base {
+        Base::Scratch => {
+            let config = Config::empty(platform);
+            let scope = Scope::on(Variables::of(config.env()));
+            let epoch = build.request.epoch.unwrap_or(0);
+            return Ok((
+                Built { layers: Vec::new(), config, scope, epoch, base: None },
+                Vec::new(),
+            ));
+        }
+        Base::Stage(below) => {
+            let mut built = (*build.wait(*below)?).clone();
+            built.config.begin_stage();
+            built.config.take_triggers(); // the graph has them
+            return Ok((built, Vec::new()));
+        }
+        Base::Image(name) => {
+            let found = name.parse().and_then(|operand| build.images.operand(&operand, platform));
+            found.map_err(at_line)?
+        }
+        Base::Context(name) => match build.request.contexts.get(name) {
+            Some(Named::Image(operand)) => {
+                build.images.operand(operand, platform).map_err(at_line)?
+            }
+            _ => {
+                let err = Error::new(format!("{name}: a directory of files is no base"));
+                return Err(err
+                    .hint(format!("FROM scratch, and COPY --from={name} . /"))
+                    .of("FROM")
+                    .at(node.line)
+                    .in_file(build.request.name));
+            }
+        },
+    };
+    let mut config = Config::of(&image.config).map_err(at_line)?;
+    let triggers = config.take_triggers().into_iter().map(|text| trigger(&text, node.line));
+    let triggers: crate::error::Result<Vec<Instruction>> = triggers.collect();
+    let triggers = triggers.map_err(|err| err.of("ONBUILD").in_file(build.request.name))?;
+    let scope = Scope::on(Variables::of(config.env()));
+    let epoch = image.created.as_deref().and_then(epoch_of);
+    let epoch = build.request.epoch.or(epoch).unwrap_or(0);
+    let layers = image.layers.clone();
+    Ok((Built { layers, config, scope, epoch, base: Some(Arc::clone(&image)) }, triggers))
+}
+
+/// A stage on its way.
+struct Stage<'a> {
+    build: &'a Build<'a>,
+    index: usize,
+    place: Place,
+    work: Work<'a>,
+    escape: char,
+}
+
+impl Stage<'_> {
+    /// Takes an instruction, the `n`th of the stage.
+    fn take(&mut self, n: usize, instruction: &Instruction) -> Result<()> {
+        let expanded = expand(instruction, &self.work.state.scope.variables, self.escape);
+        let Expanded { operation, mounts, .. } = expanded?;
+        let instruction = &Instruction { operation, ..instruction.clone() };
+        let operation = &instruction.operation;
+        let state = &mut self.work.state;
+        let (told, lexer) = (&self.build.request.told, Lexer::new(self.escape));
+        state.scope.take(instruction, &self.build.globals, told, lexer)?;
+        let has_layer = is_step(operation);
+        let created_by = match operation {
+            Operation::Workdir(_) => {
+                let mut config = state.config.clone();
+                config.apply(operation)?;
+                created_by(instruction, &config, &state.scope)
+            }
+            _ => created_by(instruction, &state.config, &state.scope),
+        };
+        if has_layer {
+            self.place.step += 1;
+            ensure!(
+                state.layers.len() < LAYERS,
+                "more than the {LAYERS} layers that an image may have"
+            );
+            let (name, steps) = (self.build.graph.name(self.index), self.build.request.steps);
+            let place = format!("{}\n{name}\n{n}", self.build.request.place);
+            self.work.step(&Asked {
+                instruction,
+                mounts: &mounts,
+                place: Digest::of(place.as_bytes()),
+                text: &instruction.source,
+                created_by: created_by.clone().unwrap_or_default(),
+                anew: steps.no_cache_filter.contains(&name),
+                log: &Step::new(steps.style, self.place.clone()),
+            })?;
+        }
+        let state = &mut self.work.state;
+        state.config.apply(operation)?;
+        match created_by {
+            Some(created_by) => state.config.record(created_by, has_layer, state.epoch),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns an error with the file, the line and the instruction.
+    fn located(&self, err: anyhow::Error, instruction: &Instruction) -> anyhow::Error {
+        let name = self.build.request.name;
+        match err.downcast::<Error>() {
+            Ok(err) => err.of(&instruction.keyword).at(instruction.first).in_file(name),
+            Err(err) => {
+                let hint = error::hint_of(&err).map(str::to_owned);
+                let keyword = instruction.keyword.to_uppercase();
+                let located = Error::new(error::line(&err)).of(&keyword).at(instruction.first);
+                match hint {
+                    Some(hint) => located.hint(hint),
+                    None => located,
+                }
+                .in_file(name)
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! COPY and ADD.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use common::digest::Digest;
+use rustix::fs::{Mode, OFlags, openat};
+
+use super::{Asked, Taken, Work, tree_of};
+use crate::build::cache::Layer;
+use crate::copy::{Selection, SourceOf};
+use crate::dockerfile::instruction::{Add, Content, Operation};
+use crate::dockerfile::source::Source;
+use crate::dockerfile::words::Lexer;
+use crate::source::git::checkout;
+use crate::source::repository::Repository;
+use crate::source::{Tree, http};
+
+/// A source of ADD that is not in the context.
+enum Fetched {
+    File(http::Fetched),
+    Tree { tree: Tree, identity: Digest },
+}
+
+impl Work<'_> {
+    /// Does COPY or ADD.
+    pub(super) fn copy(&mut self, asked: &Asked, operation: &Operation) -> Result<Layer> {
+        let build = self.build;
+        let lexer = Lexer::new(build.request.file.escape);
+        let files = match operation {
+            Operation::Copy(copy) => &copy.files,
+            Operation::Add(add) => &add.files,
+            _ => anyhow::bail!("neither COPY nor ADD"),
+        };
+        let from = build.graph.taken(asked.instruction, lexer)?.pop();
+        let taken = from.map(|from| self.taken(&from.from)).transpose()?;
+        let made;
+        let (tree, identity) = match &taken {
+            None => (build.request.context, None),
+            Some(Taken::Files(tree)) => (*tree, None),
+            Some(Taken::Layers { name, layers }) => {
+                made = tree_of(build, name, layers)?;
+                (&made, Some(Taken::identity(layers)))
+            }
+        };
+        let fetched = match operation {
+            Operation::Add(add) => self.fetch(add)?,
+            _ => files.sources.iter().map(|_| None).collect(),
+        };
+        let mut sources = Vec::with_capacity(files.sources.len() + files.contents.len());
+        for (source, fetched) in files.sources.iter().zip(&fetched) {
+            sources.push(match fetched {
+                None => SourceOf::Path {
+                    tree,
+                    pattern: source.clone(),
+                    keep_owner: identity.is_some(),
+                    identity,
+                },
+                Some(Fetched::Tree { tree, identity }) => SourceOf::Path {
+                    tree,
+                    pattern: "/".into(),
+                    keep_owner: false,
+                    identity: Some(*identity),
+                },
+                Some(Fetched::File(fetched)) => {
+                    let (name, mtime) = (fetched.name.clone(), fetched.mtime);
+                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let file = openat(&fetched.tree.root, &name, flags, Mode::empty());
+                    let file = File::from(file.context(source.clone())?);
+                    SourceOf::Fetched { file, name, mode: 0o600, mtime }
+                }
+            });
+        }
+        let contents = files.contents.iter().map(|Content { name, text, .. }| SourceOf::Content {
+            name: name.clone(),
+            text: text.clone(),
+        });
+        sources.extend(contents);
+
+        let known = build.store.cache().join("files");
+        let selection = Selection::of(operation, sources, Some(&known))?;
+        for pattern in selection.unmatched() {
+            asked.log.warn(&format!("{pattern}: nothing matches it"));
+        }
+        let workdir = self.state.config.workdir().to_owned();
+        let keep_mtime = build.request.steps.keep_mtime;
+        let kind = if matches!(operation, Operation::Add(_)) { "ADD" } else { "COPY" };
+        let mut inputs = self.inputs(kind, asked, selection.needs_base());
+        inputs.add("workdir", workdir.as_str());
+        inputs.add("keep-mtime", keep_mtime);
+        inputs.add("files", selection.digest().to_string());
+        self.layer(asked, &inputs, |work| {
+            let (epoch, packer) = (work.state.epoch, work.packer()?);
+            let base = match selection.needs_base() {
+                true => Some(work.snapshot()?.tree()?),
+                false => None,
+            };
+            let base = base.as_ref().map(AsFd::as_fd);
+            let packed = selection.pack(base, &workdir, epoch, keep_mtime, packer)?;
+            work.snapshot = None;
+            Ok(packed)
+        })
+    }
+
+    /// Brings what ADD takes from elsewhere; of what is in the context there is nothing to bring.
+    fn fetch(&self, add: &Add) -> Result<Vec<Option<Fetched>>> {
+        let fetch = |source: &String| {
+            let elsewhere = self.build.request.elsewhere;
+            Ok(match Source::of(source) {
+                Source::Path => None,
+                Source::Http => {
+                    let checksum = add.checksum.as_deref().map(http::checksum).transpose()?;
+                    Some(Fetched::File(http::get(source, checksum.as_ref(), elsewhere)?))
+                }
+                Source::Git => {
+                    let repository = Repository::parse(source)?.context("not a repository")?;
+                    let keep = add.keep_git_dir.unwrap_or(false);
+                    let checksum = add.checksum.as_deref();
+                    let checkout = checkout(&repository, keep, checksum, elsewhere)?;
+                    let what = format!("{}\n{:?}\n{keep}", checkout.commit, repository.dir);
+                    let identity = Digest::of(what.as_bytes());
+                    Some(Fetched::Tree { tree: checkout.tree, identity })
+                }
+            })
+        };
+        add.files.sources.iter().map(fetch).collect()
+    }
+}

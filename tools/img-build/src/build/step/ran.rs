@@ -1,0 +1,200 @@
+//! RUN.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use common::digest::Digest;
+use common::layer::changes::{changes, difference};
+use common::runtime::Ended;
+use serde_json::json;
+
+use super::{Asked, Taken, Work, unpacked};
+use crate::build::cache::Layer;
+use crate::build::key::Inputs;
+use crate::copy::{Selection, SourceOf};
+use crate::dockerfile::instruction::{self, Copy, Files, Operation, Start};
+use crate::dockerfile::mount::Type;
+use crate::dockerfile::words::{Lexer, Values};
+use crate::run::{self, How, MountFrom, Network, Origin};
+use crate::source::Tree;
+
+/// What a step's machine is called, as BuildKit has it.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// The arguments that steps have without ARG, that are in no key and in no history.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+impl<'a> Work<'a> {
+    /// Does RUN.
+    pub(super) fn run(&mut self, asked: &Asked, run: &instruction::Run) -> Result<Layer> {
+        let build = self.build;
+        let steps = build.request.steps;
+        let config = &self.state.config;
+        let shell = config.shell().into_iter().map(str::to_owned);
+        let start = asked.instruction.start(run);
+        let (args, script) = match &start {
+            Start::Exec(args) => (args.clone(), None),
+            Start::Shell(text) => (shell.chain([text.clone()]).collect(), None),
+            Start::Script { name, text } => (Vec::new(), Some((name.as_str(), text.as_str()))),
+        };
+        let (user, workdir) = (config.user().to_owned(), config.workdir().to_owned());
+        let network = match (run.network, steps.no_network) {
+            (instruction::Network::None, _) | (instruction::Network::Default, true) => {
+                Network::None
+            }
+            _ => Network::Host,
+        };
+        let variables = &self.state.scope.variables;
+        let mut env: Vec<(String, String)> =
+            variables.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        if variables.get("SOURCE_DATE_EPOCH").is_none() {
+            env.push(("SOURCE_DATE_EPOCH".into(), self.state.epoch.to_string()));
+        }
+
+        let mut inputs = self.inputs("RUN", asked, true);
+        inputs.add("platform", config.platform.to_string());
+        inputs.add("arguments", json!([args, script]));
+        for (name, value) in &env {
+            inputs.add(format!("variable {name}"), value.as_str());
+        }
+        inputs.add("user", user.as_str());
+        inputs.add("workdir", workdir.as_str());
+        inputs.add("network", format!("{network:?}"));
+        inputs.add("security", format!("{:?}", run.security));
+        inputs.add("hosts", json!(steps.hosts));
+        inputs.add("shm-size", json!(steps.given.shm_size));
+        inputs.add("ulimits", json!(steps.given.ulimits));
+        let from = self.mounted(asked, &mut inputs)?;
+        anyhow::ensure!(run.devices.is_empty(), "--device: a step cannot be given devices");
+
+        self.layer(asked, &inputs, |work| {
+            let state = &work.state;
+            let argument = |name: &str| build.request.told.arguments.get(name);
+            let given = &steps.given;
+            let mut env: Vec<String> =
+                env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            for name in PROXIES {
+                let lower = name.to_lowercase();
+                let Some(value) = argument(name).or_else(|| argument(&lower)) else { continue };
+                for name in [name, &lower] {
+                    if state.scope.variables.get(name).is_none() {
+                        env.push(format!("{name}={value}"));
+                    }
+                }
+            }
+            let mut snapshots = Vec::new();
+            for from in &from {
+                snapshots.push(match from {
+                    Some(Taken::Layers { layers, .. }) => Some(unpacked(build, layers)?),
+                    _ => None,
+                });
+            }
+            let origin = |at: usize| match (&from[at], &snapshots[at]) {
+                (Some(Taken::Files(tree)), _) => Some(Origin::Tree(tree)),
+                (Some(Taken::Layers { name, .. }), Some(snapshot)) => {
+                    Some(Origin::Snapshot { snapshot, name })
+                }
+                _ => None,
+            };
+            let mounts = asked.mounts.iter().enumerate();
+            let mounts = mounts.map(|(at, mount)| MountFrom { mount, from: origin(at) });
+            let (output, told) = asked.log.output()?;
+            let mounts: Vec<MountFrom> = mounts.collect();
+            let (epoch, mut packer) = (work.state.epoch, work.packer()?);
+            let snapshot = work.snapshot()?;
+            let ran = run::run(run::Run {
+                store: build.store,
+                snapshot,
+                user: &user,
+                cwd: &workdir,
+                args,
+                env,
+                script,
+                mounts,
+                network,
+                security: run.security,
+                hosts: &steps.hosts,
+                shm_size: given.shm_size,
+                ulimits: &given.ulimits,
+                memory: given.memory,
+                secrets: &given.secrets,
+                ssh: &given.ssh,
+                output,
+                hostname: HOSTNAME,
+            });
+            let status = ran.as_ref().map(|ran| ran.ended);
+            told.finish(!matches!(status, Ok(Ended::Exited(0))));
+            let ran = ran?;
+            match ran.ended {
+                Ended::Exited(0) => {}
+                Ended::Exited(status) => return Err(anyhow!("exit status {status}")),
+                Ended::Killed(signal) => return Err(anyhow!("killed by signal {signal}")),
+            }
+            if let Some(note) = &ran.note {
+                asked.log.warn(note);
+            }
+            let warnings = match &ran.how {
+                How::Overlay { userxattr } => {
+                    let below = snapshot.tree()?;
+                    changes(ran.tree(), Some(below.as_fd()), *userxattr, epoch, &mut packer)?
+                }
+                How::Copied { before } => difference(before, ran.tree(), epoch, &mut packer)?,
+            };
+            warnings.iter().for_each(|warning| asked.log.warn(warning));
+            let packed = packer.finish()?;
+            work.snapshot = ran.adopt(snapshot, &packed.diff_id)?;
+            Ok(packed)
+        })
+    }
+
+    /// Returns what each mount comes from, if from anything, and adds what the step can see of it to its inputs.
+    fn mounted(&self, asked: &Asked, inputs: &mut Inputs) -> Result<Vec<Option<Taken<'a>>>> {
+        let build = self.build;
+        let mut bases = build
+            .graph
+            .taken(asked.instruction, Lexer::new(build.request.file.escape))?
+            .into_iter();
+        let known = build.store.cache().join("files");
+        let mut all = Vec::new();
+        for mount in asked.mounts {
+            let from = match (&mount.from, mount.kind) {
+                (Some(_), _) => {
+                    let base = bases.next().context("a mount from nowhere")?;
+                    Some(self.taken(&base.from)?)
+                }
+                (None, Type::Bind) => Some(Taken::Files(build.request.context)),
+                (None, _) => None,
+            };
+            let seen = match &from {
+                None => String::new(),
+                Some(Taken::Layers { layers, .. }) => Taken::identity(layers).to_string(),
+                // What a cache begins with is not seen by what it has become.
+                Some(Taken::Files(_)) if mount.kind == Type::Cache => String::new(),
+                Some(Taken::Files(tree)) => {
+                    let pattern = mount.source.clone().unwrap_or_else(|| "/".into());
+                    contents(tree, pattern, &known)?.to_string()
+                }
+            };
+            inputs.add(format!("mount {}", all.len()), json!([format!("{mount:?}"), seen]));
+            all.push(from);
+        }
+        Ok(all)
+    }
+}
+
+/// Returns the digest of what is at a path of a tree that others may change.
+fn contents(tree: &Tree, pattern: String, known: &Path) -> Result<Digest> {
+    let files = Files {
+        sources: vec![pattern.clone()],
+        contents: Vec::new(),
+        destination: "/".into(),
+        chown: None,
+        chmod: None,
+        link: false,
+        exclude: Vec::new(),
+    };
+    let operation = Operation::Copy(Copy { files, from: None, parents: false });
+    let source = SourceOf::Path { tree, pattern, keep_owner: false, identity: None };
+    Ok(Selection::of(&operation, vec![source], Some(known))?.digest())
+}

@@ -1,0 +1,232 @@
+//! From the command line to an image, and to where it goes.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use common::cli::{self, Operand};
+use common::error::visible;
+use common::image;
+use common::layout::{Layout, Writing};
+use common::platform::Platform;
+use common::store::Store;
+use common::tree;
+use img_build::build::base::Images;
+use img_build::build::cache::Cache;
+use img_build::build::log::Style;
+use img_build::build::{self, Named, Outcome, Request, Steps};
+use img_build::check::{self, Known};
+use img_build::dockerfile::Dockerfile;
+use img_build::dockerfile::instruction::Operation;
+use img_build::dockerfile::scope::Told;
+use img_build::run;
+use img_build::source::Elsewhere;
+use img_build::source::context::{self, Context as BuildContext};
+use img_build::source::named::{Named as Place, Place as At};
+use oci_spec::image::{Descriptor, MediaType};
+use serde_json::json;
+
+use crate::options::{Network, Options, Progress};
+
+/// Arguments that mean something without ARG, or to BuildKit alone.
+const PREDEFINED: [&str; 8] = [
+    "ALL_PROXY",
+    "FTP_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "SOURCE_DATE_EPOCH",
+    "BUILDKIT_",
+    "TARGET",
+];
+
+/// Builds an image.
+pub fn produce(options: &Options) -> Result<()> {
+    let store = options.root.open()?;
+    run::enter(&store)?;
+    let given = options.given()?;
+    let scratch = || {
+        let dir = store.cache();
+        tree::make_dirs(&dir)?;
+        Ok(dir)
+    };
+    let secrets = given.secrets.clone();
+    let secret = |id: &str| Ok(secrets.get(id).map(|secret| secret.bytes().to_vec()));
+    let elsewhere = Elsewhere::new(&scratch, &secret);
+    let keep_git_dir = options.arguments().contains_key("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let context =
+        context::open(&options.context, options.file.as_deref(), keep_git_dir, &elsewhere)?;
+    let file = Dockerfile::parse(&context.dockerfile).map_err(|err| err.in_file(&context.name))?;
+    let told = options.told()?;
+    say(options, &file, &context, &told)?;
+    let contexts = options.contexts.iter().map(|named| {
+        let named_for = named.name.clone();
+        Ok((named_for, open(named, &elsewhere)?))
+    });
+    let contexts: BTreeMap<String, Named> = contexts.collect::<Result<_>>()?;
+    let steps = Steps {
+        no_cache: options.no_cache,
+        no_cache_filter: options.no_cache_filter(),
+        explain: options.explain,
+        style: style(options),
+        keep_mtime: options.keep_mtime,
+        compression: options.compression,
+        no_network: options.network == Network::None,
+        hosts: options.hosts.clone(),
+        given,
+    };
+    let writing = store.images.writing()?;
+    let unfinished = writing.unfinished();
+    cli::on_interrupt(move || unfinished.remove())?;
+    let images = Images::new(&store, &writing, options.pull);
+    let cache = Cache::open(store.cache().join("build"))?;
+    let epoch = options.epoch(context.time)?;
+    let place = place(options);
+    let one = |platform: &Platform| {
+        let request = Request {
+            file: &file,
+            name: &context.name,
+            place: &place,
+            told: Told { platform: platform.clone(), ..told.clone() },
+            epoch,
+            context: &context.tree,
+            contexts: &contexts,
+            elsewhere: &elsewhere,
+            steps: &steps,
+            labels: &options.labels,
+            annotations: &options.annotations,
+            squash: options.squash,
+        };
+        build::build(&request, &store, &writing, &images, &cache)
+    };
+    let platforms = match &options.platforms[..] {
+        [] => vec![Platform::host()],
+        platforms => platforms.to_vec(),
+    };
+    let mut outcomes = Vec::new();
+    for platform in platforms {
+        outcomes.push((one(&platform)?, platform));
+    }
+    let desc = match &outcomes[..] {
+        [(only, _)] => only.desc.clone(),
+        all => index(all, &writing)?,
+    };
+    deliver(options, &store, &writing, &desc, &outcomes)
+}
+
+/// Says what the user should know before anything is done.
+fn say(options: &Options, file: &Dockerfile, context: &BuildContext, told: &Told) -> Result<()> {
+    let name = &context.name;
+    let known = Known { told, ignore: context.tree.ignore.as_ref(), image: &|_| None };
+    if file.directives.check.is_some() {
+        let found = check::check(file, &known).map_err(|err| err.in_file(name))?;
+        for warning in found.warnings.iter().filter(|_| found.strict) {
+            cli::warn(visible(&format!("{name}:{warning}")));
+        }
+        let strict = found.strict && !found.warnings.is_empty();
+        ensure!(!strict, "{name}: it says that warnings are errors (check=error=true)");
+    }
+    if style(options) == Style::None {
+        return Ok(());
+    }
+    if let Some(syntax) = &file.directives.syntax {
+        cli::warn(format!("{name}: syntax={syntax} is not fetched: the language is built in"));
+    }
+    let known = |argument: &&String| {
+        let upper = argument.to_uppercase();
+        PREDEFINED.iter().any(|known| upper.starts_with(known))
+            || file.instructions().any(|instruction| match &instruction.operation {
+                Operation::Arg(all) => all.iter().any(|one| one.name == **argument),
+                // What an image kept may be an ARG.
+                Operation::Onbuild(_) => true,
+                _ => false,
+            })
+    };
+    for argument in options.arguments().keys().filter(|argument| !known(argument)) {
+        cli::warn(format!("--build-arg {argument}: no ARG takes it"));
+    }
+    Ok(())
+}
+
+fn style(options: &Options) -> Style {
+    match options.progress {
+        _ if options.quiet => Style::None,
+        Progress::Auto | Progress::Plain => Style::Plain,
+        Progress::Json => Style::Json,
+        Progress::None => Style::None,
+    }
+}
+
+/// Returns what tells this Dockerfile from others.
+fn place(options: &Options) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let file = options.file.as_deref().map(|file| file.display().to_string());
+    format!("{}\n{}\n{file:?}", here.display(), options.context.display())
+}
+
+fn open(named: &Place, elsewhere: &Elsewhere) -> Result<Named> {
+    Ok(match &named.place {
+        At::Image(name) => Named::Image(Operand::Name(name.clone())),
+        At::Layout(operand) => Named::Image(operand.clone()),
+        place => Named::Tree(place.open(&named.name, elsewhere)?.context("not a tree of files")?),
+    })
+}
+
+/// Writes an index of images, a platform each.
+fn index(outcomes: &[(Outcome, Platform)], writing: &Writing) -> Result<Descriptor> {
+    let member = |(outcome, platform): &(Outcome, Platform)| {
+        let mut desc = json!(outcome.desc);
+        desc["platform"] = json!({ "os": platform.os, "architecture": platform.architecture });
+        if let Some(variant) = &platform.variant {
+            desc["platform"]["variant"] = variant.as_str().into();
+        }
+        desc
+    };
+    let manifests: Vec<_> = outcomes.iter().map(member).collect();
+    let mut index = json!({
+        "schemaVersion": 2, "mediaType": MediaType::ImageIndex.to_string(), "manifests": manifests
+    });
+    index.sort_all_objects();
+    let bytes = serde_json::to_vec(&index)?;
+    let digest = writing.put(&bytes)?;
+    Ok(image::descriptor(MediaType::ImageIndex, &digest, bytes.len() as u64))
+}
+
+/// Names the result, puts it where it is wanted, and says so.
+fn deliver(
+    options: &Options,
+    store: &Store,
+    writing: &Writing,
+    desc: &Descriptor,
+    outcomes: &[(Outcome, Platform)],
+) -> Result<()> {
+    let digest = image::digest(desc)?;
+    let line = match &options.layout {
+        Some(dir) => {
+            let layout = Layout::create(dir.path())?;
+            let other = layout.writing()?;
+            for (outcome, platform) in outcomes {
+                other.bring(&store.images, &store.images.resolve(&outcome.desc, platform)?)?;
+            }
+            if outcomes.len() > 1 {
+                other.put_as(&digest, &store.images.read(desc)?)?;
+            }
+            name(options, &other, desc)?;
+            dir.at(options.tags.first(), &digest)
+        }
+        None => {
+            name(options, writing, desc)?;
+            match options.tags.first() {
+                Some(name) => name.at(&digest),
+                None => digest.to_string(),
+            }
+        }
+    };
+    cli::result(line)
+}
+
+fn name(options: &Options, writing: &Writing, desc: &Descriptor) -> Result<()> {
+    if options.tags.is_empty() {
+        return writing.keep(desc);
+    }
+    options.tags.iter().try_for_each(|name| writing.tag(name, desc, None))
+}

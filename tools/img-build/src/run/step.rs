@@ -1,0 +1,207 @@
+//! The directory of a step, and its end, however it comes.
+//!
+//! ```text
+//! containers/.build/<id>/     a container's directory, in a place where nobody looks for containers
+//!   status.json               its process, so that the next tool can end it if we cannot
+//!   upper/ work/              what it has written
+//!   mounts/                   what is mounted for it
+//!   hosts resolv.conf
+//! ```
+//!
+//! It is removed when the step is given up or its layer has been taken over. On SIGINT and
+//! SIGTERM all steps are ended first, and no other begins. Of a build that was killed
+//! the kernel ends the steps, and the next tool removes the directories: [`enter`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anyhow::{Context, Result, anyhow};
+use common::cli::on_interrupt;
+use common::container::{self, Container};
+use common::error::{Hint, line};
+use common::runtime::Running;
+use common::store::Store;
+use common::userns::{self, Mapping};
+use nix::sched::{CloneFlags, unshare};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{Signal, pidfd_send_signal};
+
+/// How many seconds a killed process has until its directory is removed all the same.
+const PATIENCE: i64 = 2;
+
+/// The steps of this process.
+static STEPS: Mutex<Steps> = Mutex::new(Steps { ending: false, number: 0, all: BTreeMap::new() });
+
+/// Why this process cannot have mounts of its own, if so.
+static NO_MOUNTS: OnceLock<Option<String>> = OnceLock::new();
+
+struct Steps {
+    /// A signal is about to end this process.
+    ending: bool,
+    number: u64,
+    all: BTreeMap<u64, Live>,
+}
+
+struct Live {
+    container: Arc<Mutex<Container>>,
+    pidfd: Option<OwnedFd>,
+}
+
+fn steps() -> MutexGuard<'static, Steps> {
+    let steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !steps.ending {
+        return steps;
+    }
+    drop(steps);
+    loop {
+        std::thread::park(); // until the signal does what it is there for
+    }
+}
+
+/// Makes this process one that can run steps: root somewhere, with mounts that nobody else sees.
+///
+/// What steps of killed builds have left is removed. To be called once, by main, before any thread
+/// is started, and before a directory is opened that is to be mounted.
+pub fn enter(store: &Store) -> Result<Mapping> {
+    let containers = store.containers();
+    let dead = container::end_orphans(&containers);
+    let root = rustix::process::geteuid().is_root();
+    let mapping = userns::ensure_root()?;
+    let made = match root {
+        true => private_mounts(),
+        false => Ok(()), // its user namespace came with them
+    };
+    let _ = NO_MOUNTS.set(made.err().map(|err| line(&err)));
+    container::collect(&containers, &dead);
+    on_interrupt(end_all)?;
+    Ok(mapping)
+}
+
+/// Makes this thread alone one that can run steps.
+#[cfg(test)]
+pub(super) fn for_test() {
+    private_mounts().unwrap();
+    let _ = NO_MOUNTS.set(None);
+}
+
+fn private_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context("cannot make the mounts private")
+}
+
+/// Ends all steps and removes their directories, before a signal ends this process.
+fn end_all() {
+    let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    steps.ending = true;
+    let all = std::mem::take(&mut steps.all);
+    drop(steps);
+    for live in all.values() {
+        if let Some(pidfd) = &live.pidfd {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+    for live in all.values() {
+        if let Some(pidfd) = &live.pidfd {
+            let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&Timespec { tv_sec: PATIENCE, tv_nsec: 0 }));
+        }
+        let container = live.container.lock().unwrap_or_else(PoisonError::into_inner);
+        clear(&container);
+    }
+}
+
+/// Removes a step's directory.
+fn clear(container: &Container) {
+    let dir = container.dir();
+    let _ = unmount(dir.join("upper"), UnmountFlags::DETACH); // if it is in memory
+    for entry in fs::read_dir(dir.join("mounts")).into_iter().flatten().flatten() {
+        let _ = unmount(entry.path(), UnmountFlags::DETACH);
+    }
+    container.discard();
+}
+
+/// A step: its directory, which goes with this value.
+#[derive(Debug)]
+pub(super) struct Step {
+    number: u64,
+    dir: PathBuf,
+    container: Arc<Mutex<Container>>,
+}
+
+impl Step {
+    /// Makes the directory of a step.
+    pub(super) fn make(store: &Store) -> Result<Step> {
+        match NO_MOUNTS.get() {
+            Some(None) => {}
+            Some(Some(why)) => {
+                return Err(anyhow!("{why}"))
+                    .hint(|| "RUN takes root, or a user namespace; COPY does without".into());
+            }
+            None => return Err(anyhow!("this process was not made one that runs steps")),
+        }
+        let mut steps = steps();
+        let container = Container::create(&container::steps(&store.containers()), None, true)?;
+        let dir = container.dir().to_owned();
+        let container = Arc::new(Mutex::new(container));
+        steps.number += 1;
+        let number = steps.number;
+        steps.all.insert(number, Live { container: container.clone(), pidfd: None });
+        Ok(Step { number, dir, container })
+    }
+
+    /// Returns its directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes a file that the step may read.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        self.lock().write(name, bytes)
+    }
+
+    /// Starts its process; a signal waits until it is known.
+    pub(super) fn start(&self, start: impl FnOnce() -> Result<Running>) -> Result<Running> {
+        let mut steps = steps();
+        let running = start()?;
+        if let Some(live) = steps.all.get_mut(&self.number) {
+            live.pidfd = running.pidfd.try_clone().ok();
+        }
+        drop(steps);
+        let mut container = self.lock();
+        container.status.pid = Some(running.pid.as_raw_nonzero().get());
+        container.status.pid_inode = container::pid_inode(&running.pidfd);
+        container.status.started = Some(container::now());
+        match container.save() {
+            Ok(()) => Ok(running),
+            Err(err) => {
+                running.kill();
+                running.wait()?;
+                Err(err)
+            }
+        }
+    }
+
+    /// Forgets the process, which has ended.
+    pub(super) fn ended(&self) {
+        if let Some(live) = steps().all.get_mut(&self.number) {
+            live.pidfd = None;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Container> {
+        self.container.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        drop(steps());
+        clear(&self.lock());
+        steps().all.remove(&self.number);
+    }
+}
