@@ -12,6 +12,7 @@
 //! Spelt as BuildKit spells it. A key that is not known here is an error, and so is
 //! a value that asks for what is not done. A file appears when all of it is there.
 
+pub mod deliver;
 pub mod local;
 pub mod report;
 pub mod tar;

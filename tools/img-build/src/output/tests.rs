@@ -197,12 +197,11 @@ fn directories_may_be_as_deep_as_they_like() {
 
 #[test]
 fn a_tar_is_always_the_same_and_unpacks_to_the_tree() {
-    use std::os::fd::AsFd;
     let (tree, dir) = (tree(), tempfile::tempdir().unwrap());
     let write = |name: &str| {
         let path = dir.path().join(name);
         let output = cli::Output::new(Some(&path), "").unwrap();
-        let warnings = tar::write(open(tree.path()).as_fd(), output).unwrap();
+        let warnings = tar::write(&[(String::new(), open(tree.path()))], output).unwrap();
         assert_eq!(warnings, ["1 sockets are not in the tar"]);
         path
     };
@@ -218,4 +217,34 @@ fn a_tar_is_always_the_same_and_unpacks_to_the_tree() {
     let wanted = listed(tree.path());
     let wanted: Vec<&str> = wanted.lines().filter(|line| !line.starts_with('s')).collect();
     assert_eq!(listed(&unpacked).lines().collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn a_tar_of_several_has_a_directory_for_each() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("tree")).unwrap();
+    fs::write(dir.path().join("tree/a"), "").unwrap();
+    fs::hard_link(dir.path().join("tree/a"), dir.path().join("tree/b")).unwrap();
+    let path = dir.path().join("tar");
+    let output = cli::Output::new(Some(&path), "").unwrap();
+    let tree = || open(&dir.path().join("tree"));
+    tar::write(&[("one".into(), tree()), ("two".into(), tree())], output).unwrap();
+    let out = Command::new("tar").arg("-tf").arg(&path).output().unwrap();
+    let names = "one/\none/a\none/b\ntwo/\ntwo/a\ntwo/b\n";
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), names);
+}
+
+#[test]
+fn only_one_result_goes_to_stdout() {
+    let look = |texts: &[&str]| {
+        let outputs: Vec<Output> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        deliver::look(&outputs).map(|_| ())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = format!("type=oci,dest={}/a", dir.path().display());
+    look(&[&file, "out", "type=image"]).unwrap();
+    for two in [&["-", "type=oci"], &["-", "type=image"]] {
+        assert!(look(two).unwrap_err().to_string().contains("two results"), "{two:?}");
+    }
+    assert!(look(&["type=tar,dest=/nope/a/b"]).is_ok(), "it is looked at when it is written");
 }

@@ -1,11 +1,9 @@
 //! COPY and ADD.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use common::digest::Digest;
-use rustix::fs::{Mode, OFlags, openat};
 
 use super::{Asked, Taken, Work, tree_of};
 use crate::build::cache::Layer;
@@ -65,9 +63,7 @@ impl Work<'_> {
                 },
                 Some(Fetched::File(fetched)) => {
                     let (name, mtime) = (fetched.name.clone(), fetched.mtime);
-                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let file = openat(&fetched.tree.root, &name, flags, Mode::empty());
-                    let file = File::from(file.context(source.clone())?);
+                    let file = fetched.open()?;
                     SourceOf::Fetched { file, name, mode: 0o600, mtime }
                 }
             });
@@ -118,9 +114,7 @@ impl Work<'_> {
                     let keep = add.keep_git_dir.unwrap_or(false);
                     let checksum = add.checksum.as_deref();
                     let checkout = checkout(&repository, keep, checksum, elsewhere)?;
-                    let what = format!("{}\n{:?}\n{keep}", checkout.commit, repository.dir);
-                    let identity = Digest::of(what.as_bytes());
-                    Some(Fetched::Tree { tree: checkout.tree, identity })
+                    Some(Fetched::Tree { tree: checkout.tree, identity: checkout.identity })
                 }
             })
         };
