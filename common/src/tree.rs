@@ -362,7 +362,7 @@ impl Copy<'_> {
 }
 
 /// Copies the data of a file, and leaves holes where it has them.
-fn copy_data(from: &File, to: &File, size: u64) -> Result<()> {
+pub fn copy_data(from: &File, to: &File, size: u64) -> Result<()> {
     to.set_len(size)?;
     let mut at = 0;
     while at < size {

@@ -22,7 +22,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fstat, futimens, openat,
     readlinkat, statat, unlinkat, utimensat,
@@ -118,7 +118,7 @@ struct Linked {
     /// It is in the layer, and not only below.
     packed: bool,
     /// How many names are still to come.
-    left: u64,
+    left: usize,
 }
 
 impl<'a, 'p> Walk<'a, 'p> {
@@ -228,7 +228,7 @@ impl<'a, 'p> Walk<'a, 'p> {
                     }
                 }
                 None => {
-                    let (path, left) = (self.path.clone(), stat.st_nlink as u64 - 1);
+                    let (path, left) = (self.path.clone(), stat.st_nlink as usize - 1);
                     self.links.insert(id, Linked { path, packed: !same, left });
                 }
             }
@@ -425,9 +425,9 @@ impl<'a, 'p> Walk<'a, 'p> {
                 continue;
             }
             if name.starts_with(WHITEOUT) {
-                let no = || format!("{}: no layer can hold this name", lossy(&self.member(name)));
-                return Err(anyhow::anyhow!(no()))
-                    .hint(|| "what begins with .wh. stands for something that was removed".into());
+                let name = lossy(&self.member(name));
+                let refused = Err(anyhow!("{name}: no layer can hold a file of this name"));
+                return refused.hint(|| "there, .wh. stands for what was removed".into());
             }
             names.push(name.to_vec());
         }

@@ -7,6 +7,7 @@
 //! check       what is legal and unwise
 //! ignore      .dockerignore           glob   patterns of COPY's sources
 //! json        a Dockerfile as JSON    error  where, what, and what instead
+//! output      what is made of the result besides an image
 //! ```
 
 pub mod build;
@@ -17,6 +18,7 @@ pub mod error;
 pub mod glob;
 pub mod ignore;
 pub mod json;
+pub mod output;
 mod path;
 pub mod run;
 pub mod source;

@@ -14,6 +14,7 @@ use common::platform::Platform;
 use common::reference::Reference;
 use img_build::build::Given;
 use img_build::dockerfile::scope::Told;
+use img_build::output::Output;
 use img_build::source::named::Named;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
 
@@ -122,7 +123,7 @@ pub struct Options {
 
     /// Put the result elsewhere: a directory, or type=oci|docker|tar|local,dest=FILE; may be given more than once
     #[arg(short, long = "output", value_name = "OUTPUT")]
-    pub outputs: Vec<String>,
+    pub outputs: Vec<Output>,
 
     /// Put the image in the layout directory DIR, and not in the store
     #[arg(long, value_name = "DIR")]
@@ -186,6 +187,20 @@ impl Options {
             None => Some((text.clone(), std::env::var(text).ok()?)),
         };
         self.arguments.iter().filter_map(one).collect()
+    }
+
+    /// Returns how layers are packed: an output may say so, and then for all.
+    pub fn compression(&self) -> Result<Compression> {
+        let said: Vec<Compression> = self.outputs.iter().filter_map(|it| it.compression).collect();
+        let one = said.iter().all(|other| *other == said[0]);
+        ensure!(one, Usage("-o: layers are packed in one way, and not in two".into()));
+        Ok(said.first().copied().unwrap_or(self.compression))
+    }
+
+    /// Returns the manifest's annotations.
+    pub fn annotations(&self) -> Vec<(String, String)> {
+        let of_outputs = self.outputs.iter().flat_map(|output| &output.annotations);
+        self.annotations.iter().chain(of_outputs).cloned().collect()
     }
 
     /// Returns the stages whose steps are done anew.

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use common::cli::{self, Operand};
 use common::error::visible;
 use common::image;
-use common::layout::{Layout, Writing};
+use common::layout::Writing;
 use common::platform::Platform;
+use common::reference::Reference;
 use common::store::Store;
 use common::tree;
 use img_build::build::base::Images;
@@ -18,6 +19,8 @@ use img_build::check::{self, Known};
 use img_build::dockerfile::Dockerfile;
 use img_build::dockerfile::instruction::Operation;
 use img_build::dockerfile::scope::Told;
+use img_build::output::deliver::{self, Made, Sink};
+use img_build::output::{Output, report};
 use img_build::run;
 use img_build::source::Elsewhere;
 use img_build::source::context::{self, Context as BuildContext};
@@ -44,6 +47,8 @@ pub fn produce(options: &Options) -> Result<()> {
     let store = options.root.open()?;
     run::enter(&store)?;
     let given = options.given()?;
+    let (compression, annotations) = (options.compression()?, options.annotations());
+    let sinks = deliver::look(&options.outputs)?;
     let scratch = || {
         let dir = store.cache();
         tree::make_dirs(&dir)?;
@@ -69,7 +74,7 @@ pub fn produce(options: &Options) -> Result<()> {
         explain: options.explain,
         style: style(options),
         keep_mtime: options.keep_mtime,
-        compression: options.compression,
+        compression,
         no_network: options.network == Network::None,
         hosts: options.hosts.clone(),
         given,
@@ -93,7 +98,7 @@ pub fn produce(options: &Options) -> Result<()> {
             elsewhere: &elsewhere,
             steps: &steps,
             labels: &options.labels,
-            annotations: &options.annotations,
+            annotations: &annotations,
             squash: options.squash,
         };
         build::build(&request, &store, &writing, &images, &cache)
@@ -110,7 +115,7 @@ pub fn produce(options: &Options) -> Result<()> {
         [(only, _)] => only.desc.clone(),
         all => index(all, &writing)?,
     };
-    deliver(options, &store, &writing, &desc, &outcomes)
+    hand_over(options, &store, &writing, &desc, &outcomes, sinks)
 }
 
 /// Says what the user should know before anything is done.
@@ -192,41 +197,45 @@ fn index(outcomes: &[(Outcome, Platform)], writing: &Writing) -> Result<Descript
 }
 
 /// Names the result, puts it where it is wanted, and says so.
-fn deliver(
+fn hand_over(
     options: &Options,
     store: &Store,
     writing: &Writing,
     desc: &Descriptor,
     outcomes: &[(Outcome, Platform)],
+    sinks: Vec<Sink>,
 ) -> Result<()> {
     let digest = image::digest(desc)?;
+    let images: Vec<(Descriptor, Platform)> =
+        outcomes.iter().map(|(built, platform)| (built.desc.clone(), platform.clone())).collect();
+    let layout = &store.images;
+    let made = Made { store, layout, desc, images: &images, names: &options.tags };
+    let of_outputs = options.outputs.iter().filter(|output| output.names_image());
+    let of_outputs = of_outputs.flat_map(|output| &output.names);
+    let names: Vec<Reference> = options.tags.iter().chain(of_outputs).cloned().collect();
+    let is_kept = options.outputs.is_empty() || options.outputs.iter().any(Output::names_image);
     let line = match &options.layout {
         Some(dir) => {
-            let layout = Layout::create(dir.path())?;
-            let other = layout.writing()?;
-            for (outcome, platform) in outcomes {
-                other.bring(&store.images, &store.images.resolve(&outcome.desc, platform)?)?;
-            }
-            if outcomes.len() > 1 {
-                other.put_as(&digest, &store.images.read(desc)?)?;
-            }
-            name(options, &other, desc)?;
-            dir.at(options.tags.first(), &digest)
+            deliver::bring(&made, dir.path(), |other| deliver::name(other, desc, &names))?;
+            dir.at(names.first(), &digest)
         }
         None => {
-            name(options, writing, desc)?;
-            match options.tags.first() {
-                Some(name) => name.at(&digest),
-                None => digest.to_string(),
+            if is_kept {
+                deliver::name(writing, desc, &names)?;
             }
+            names.first().map_or_else(|| digest.to_string(), |name| name.at(&digest))
         }
     };
-    cli::result(line)
-}
-
-fn name(options: &Options, writing: &Writing, desc: &Descriptor) -> Result<()> {
-    if options.tags.is_empty() {
-        return writing.keep(desc);
+    sinks.into_iter().try_for_each(|sink| sink.write(&made))?;
+    if let Some(path) = &options.iidfile {
+        report::iidfile(path, &line)?;
     }
-    options.tags.iter().try_for_each(|name| writing.tag(name, desc, None))
+    if let Some(path) = &options.metadata_file {
+        let config = match outcomes {
+            [(only, _)] => Some(image::digest(&only.config)?),
+            _ => None,
+        };
+        report::metadata(path, desc, config.as_ref(), &names)?;
+    }
+    if is_kept || options.layout.is_some() { cli::result(line) } else { Ok(()) }
 }

@@ -65,9 +65,8 @@ impl<'a> Work<'a> {
     }
 
     /// Returns the inputs that all steps have.
-    fn inputs(&self, kind: &str, asked: &Asked, on_base: bool) -> Inputs {
+    fn inputs(&self, kind: &str, on_base: bool) -> Inputs {
         let mut inputs = Inputs::of(kind);
-        inputs.add("instruction", asked.created_by.as_str());
         if on_base {
             let base = self.state.chain_id();
             inputs.add("base", base.map_or("scratch".into(), |id| id.to_string()));
@@ -85,6 +84,12 @@ impl<'a> Work<'a> {
         make: impl FnOnce(&mut Self) -> Result<Packed>,
     ) -> Result<Layer> {
         let Build { request, cache, writing, .. } = self.build;
+        let inputs = &{
+            // Last, since what it says is what most of the others say.
+            let mut inputs = inputs.clone();
+            inputs.add("instruction", asked.created_by.as_str());
+            inputs
+        };
         let anew = asked.anew || request.steps.no_cache;
         let found = match anew {
             true => None,
@@ -128,7 +133,7 @@ impl<'a> Work<'a> {
     fn workdir(&mut self, asked: &Asked) -> Result<Layer> {
         let Operation::Workdir(dir) = &asked.instruction.operation else { bail!("not WORKDIR") };
         let (dir, user) = (&*self.state.config.absolute(dir), self.state.config.user());
-        let mut inputs = self.inputs("WORKDIR", asked, true);
+        let mut inputs = self.inputs("WORKDIR", true);
         inputs.add("directory", dir);
         inputs.add("user", user);
         let (dir, user) = (dir.to_owned(), user.to_owned());
@@ -209,7 +214,7 @@ pub fn squash(build: &Build, built: &mut Built) -> Result<()> {
     let after = tree_of(build, "image", &built.layers)?;
     let path = |tree: &Tree| {
         use std::os::fd::AsRawFd;
-        PathBuf::from(format!("/proc/self/fd/{}", tree.root.as_raw_fd()))
+        PathBuf::from(format!("/proc/self/fd/{}/.", tree.root.as_raw_fd()))
     };
     let mut packer = Packer::new(build.writing, build.request.steps.compression)?;
     difference(&path(&before), &path(&after), built.epoch, &mut packer)?;

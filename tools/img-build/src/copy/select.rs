@@ -36,7 +36,8 @@ pub struct Selection<'a> {
     pub(super) known: Option<PathBuf>,
     digest: Digest,
     unmatched: Vec<String>,
-    read: Vec<Input>,
+    /// The directories whose listing has decided something, by the source.
+    listed: Vec<(usize, Vec<u8>)>,
 }
 
 /// A file or directory that a selection depends on.
@@ -123,7 +124,7 @@ impl<'a> Selection<'a> {
             known: known.map(Path::to_owned),
             digest: Digest::of(b""),
             unmatched: Vec::new(),
-            read: Vec::new(),
+            listed: Vec::new(),
         };
         for (number, source) in sources.into_iter().enumerate() {
             let source = match source {
@@ -147,7 +148,7 @@ impl<'a> Selection<'a> {
                             for chosen in &chosen {
                                 hasher.chosen(chosen, known)?;
                             }
-                            selection.note(number, &chosen, listed);
+                            selection.listed.extend(listed.into_iter().map(|dir| (number, dir)));
                             Source::Chosen(chosen)
                         }
                     }
@@ -190,21 +191,23 @@ impl<'a> Selection<'a> {
     }
 
     /// Returns what the result depends on, of trees that others may change.
-    pub fn inputs(&self) -> &[Input] {
-        &self.read
-    }
-
-    fn note(&mut self, source: usize, chosen: &[Chosen], listed: Vec<Vec<u8>>) {
-        let listing = |path| Input { source, path, listing: true };
-        self.read.extend(listed.into_iter().map(listing));
-        for chosen in chosen {
-            let files = chosen.nodes.iter().filter(|node| node.status.kind != FileType::Directory);
-            self.read.extend(files.map(|node| Input {
-                source,
-                path: chosen.path(node),
-                listing: false,
-            }));
-        }
+    pub fn inputs(&self) -> impl Iterator<Item = Input> {
+        let listed = self.listed.iter();
+        let listed = listed.map(|(source, path)| Input {
+            source: *source,
+            path: path.clone(),
+            listing: true,
+        });
+        let files = self.sources.iter().enumerate().flat_map(|(source, found)| {
+            let chosen = if let Source::Chosen(chosen) = found { &chosen[..] } else { &[] };
+            let files = chosen.iter().flat_map(|chosen| {
+                let files = chosen.nodes.iter();
+                let files = files.filter(|node| node.status.kind != FileType::Directory);
+                files.map(|node| chosen.path(node))
+            });
+            files.map(move |path| Input { source, path, listing: false })
+        });
+        listed.chain(files)
     }
 }
 
@@ -437,7 +440,7 @@ impl Fields {
             _ => false,
         };
         let wanted: Vec<Wanted> = (chosen.nodes.iter().filter(is_file))
-            .map(|node| Wanted { path: chosen.path(node), status: node.status })
+            .map(|node| Wanted { root: &chosen.root, path: &node.path, status: &node.status })
             .collect();
         let mut contents =
             digests(chosen.tree, &wanted, known, RACY).at(&chosen.tree.name)?.into_iter();

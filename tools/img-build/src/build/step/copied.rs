@@ -1,11 +1,9 @@
 //! COPY and ADD.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use common::digest::Digest;
-use rustix::fs::{Mode, OFlags, openat};
 
 use super::{Asked, Taken, Work, tree_of};
 use crate::build::cache::Layer;
@@ -65,9 +63,7 @@ impl Work<'_> {
                 },
                 Some(Fetched::File(fetched)) => {
                     let (name, mtime) = (fetched.name.clone(), fetched.mtime);
-                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let file = openat(&fetched.tree.root, &name, flags, Mode::empty());
-                    let file = File::from(file.context(source.clone())?);
+                    let file = fetched.open()?;
                     SourceOf::Fetched { file, name, mode: 0o600, mtime }
                 }
             });
@@ -86,7 +82,7 @@ impl Work<'_> {
         let workdir = self.state.config.workdir().to_owned();
         let keep_mtime = build.request.steps.keep_mtime;
         let kind = if matches!(operation, Operation::Add(_)) { "ADD" } else { "COPY" };
-        let mut inputs = self.inputs(kind, asked, selection.needs_base());
+        let mut inputs = self.inputs(kind, selection.needs_base());
         inputs.add("workdir", workdir.as_str());
         inputs.add("keep-mtime", keep_mtime);
         inputs.add("files", selection.digest().to_string());
@@ -118,9 +114,7 @@ impl Work<'_> {
                     let keep = add.keep_git_dir.unwrap_or(false);
                     let checksum = add.checksum.as_deref();
                     let checkout = checkout(&repository, keep, checksum, elsewhere)?;
-                    let what = format!("{}\n{:?}\n{keep}", checkout.commit, repository.dir);
-                    let identity = Digest::of(what.as_bytes());
-                    Some(Fetched::Tree { tree: checkout.tree, identity })
+                    Some(Fetched::Tree { tree: checkout.tree, identity: checkout.identity })
                 }
             })
         };

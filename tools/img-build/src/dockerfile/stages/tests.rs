@@ -17,6 +17,7 @@ fn plan(text: &str, target: Option<&str>) -> String {
         let base = |base: &Base| match base {
             Base::Scratch => "scratch".to_owned(),
             Base::Stage(stage) => graph.name(*stage),
+            Base::Context(name) => format!("={name}"),
             Base::Image(image) => format!("@{image}"),
         };
         let stage = |stage: &usize| {
