@@ -250,7 +250,8 @@ fn the_competitions_dockerfile() {
     let (_server, address) = Server::start(&t);
     t.write("served/miniconda/Miniconda3-latest-Linux-x86_64.sh", INSTALLER);
     t.sh(&format!(
-        "cat {BUNDLE} tls/ca.pem >bundle && umoci insert --image base:base bundle {BUNDLE} >log 2>&1 &&
+        "mkdir -p .$(dirname {BUNDLE}) && cat {BUNDLE} tls/ca.pem >.{BUNDLE} && tar -cf bundle.tar .{BUNDLE} &&
+         umoci raw add-layer --image base:base bundle.tar >log 2>&1 &&
          img-tag $(img-save ./base:base | img-load -q) supervisely/sam3:1.0.6 >>log"
     ))
     .is_silent();
