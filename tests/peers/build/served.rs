@@ -35,9 +35,10 @@ fn repositories(t: &Sandbox, root: PathBuf) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut git = Command::new("git");
-            git.args(["daemon", "--inetd", "--export-all"]).arg("--base-path").arg(&root);
+            git.args(["daemon", "--inetd", "--export-all"]);
+            git.arg(format!("--base-path={}", root.display())).arg(&root);
             let ends = (OwnedFd::from(stream.try_clone().unwrap()), OwnedFd::from(stream));
-            let git = git.arg(&root).stdin(ends.0).stdout(ends.1).stderr(Stdio::null()).status();
+            let git = git.stdin(ends.0).stdout(ends.1).stderr(Stdio::null()).status();
             assert!(git.is_ok(), "git daemon");
         }
     });
