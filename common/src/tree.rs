@@ -413,35 +413,36 @@ fn copy_range(from: &File, to: &File, mut start: u64, end: u64) -> io::Result<()
 }
 
 /// What has extended attributes: an open file, or a name that cannot be opened without effect or at all.
-enum Node<'fd> {
+pub(crate) enum Node<'fd> {
     Open(BorrowedFd<'fd>),
     Named(CString),
 }
 
 impl Node<'_> {
-    fn named(dir: &OwnedFd, name: &CStr) -> Node<'static> {
+    pub(crate) fn named(dir: &OwnedFd, name: &CStr) -> Node<'static> {
         let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
         path.extend_from_slice(name.to_bytes());
         // Neither a number nor the name, a C string, has a NUL in it.
         Node::Named(CString::new(path).unwrap())
     }
 
-    fn list(&self) -> rustix::io::Result<Vec<u8>> {
-        let mut names = Vec::with_capacity(XATTR_MOST);
-        match self {
-            Node::Open(fd) => rustix::fs::flistxattr(fd, spare_capacity(&mut names))?,
-            Node::Named(path) => rustix::fs::llistxattr(path, spare_capacity(&mut names))?,
-        };
-        Ok(names)
+    /// Returns the names of its attributes, a NUL behind each; none where there cannot be any.
+    pub(crate) fn list(&self) -> rustix::io::Result<Vec<u8>> {
+        let listed = grow(|names| match self {
+            Node::Open(fd) => rustix::fs::flistxattr(fd, spare_capacity(names)),
+            Node::Named(path) => rustix::fs::llistxattr(path, spare_capacity(names)),
+        });
+        match listed {
+            Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+            listed => listed,
+        }
     }
 
-    fn get(&self, name: &CStr) -> rustix::io::Result<Vec<u8>> {
-        let mut value = Vec::with_capacity(XATTR_MOST);
-        match self {
-            Node::Open(fd) => rustix::fs::fgetxattr(fd, name, spare_capacity(&mut value))?,
-            Node::Named(path) => rustix::fs::lgetxattr(path, name, spare_capacity(&mut value))?,
-        };
-        Ok(value)
+    pub(crate) fn get(&self, name: &CStr) -> rustix::io::Result<Vec<u8>> {
+        grow(|value| match self {
+            Node::Open(fd) => rustix::fs::fgetxattr(fd, name, spare_capacity(value)),
+            Node::Named(path) => rustix::fs::lgetxattr(path, name, spare_capacity(value)),
+        })
     }
 
     fn set(&self, name: &CStr, value: &[u8]) -> rustix::io::Result<()> {
@@ -452,12 +453,21 @@ impl Node<'_> {
     }
 }
 
+/// Calls `read` with little room first: the kernel clears as much memory as there is room.
+fn grow(
+    mut read: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(256);
+    match read(&mut bytes) {
+        Err(Errno::RANGE) => {}
+        result => return result.map(|_| bytes),
+    }
+    bytes.reserve(XATTR_MOST);
+    read(&mut bytes).map(|_| bytes)
+}
+
 fn copy_xattrs(from: &Node, to: &Node) -> Result<()> {
-    let names = match from.list() {
-        Ok(names) => names,
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        Err(err) => return Err(err.into()),
-    };
+    let names = from.list()?;
     for name in names.split_inclusive(|&b| b == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
         match to.set(name, &from.get(name)?) {

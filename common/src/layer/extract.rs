@@ -30,7 +30,7 @@ use super::{Limits, Owners};
 const WARNINGS: usize = 16;
 
 /// Where rootless tools keep the owner that a file should have: rootlesscontainers.
-const ROOTLESS: &[u8] = b"user.rootlesscontainers";
+pub(super) const ROOTLESS: &[u8] = b"user.rootlesscontainers";
 
 /// Makes the files of one layer.
 pub(super) struct Extract {

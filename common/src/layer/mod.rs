@@ -12,6 +12,7 @@
 //! Image-spec, layer.md. Where that leaves a choice, the tree is what Docker,
 //! containerd and umoci make of the layer.
 
+pub mod changes;
 mod dirs;
 mod entry;
 mod extract;
