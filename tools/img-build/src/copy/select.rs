@@ -438,6 +438,7 @@ impl Fields {
         let mut links = HashMap::new();
         for (number, node) in chosen.nodes.iter().enumerate() {
             let content = is_file(&node).then(|| contents.next()).flatten();
+            // Which of two names of a file is the file, and which the link, depends on nothing else.
             let first = match node.status.links {
                 0 | 1 => number,
                 _ => *links.entry((node.status.dev, node.status.ino)).or_insert(number),
@@ -463,7 +464,7 @@ impl Fields {
         }
         self.bytes(content.as_ref().map(|content| &content[..]).unwrap_or_default());
         self.bytes(node.link.as_deref().unwrap_or_default());
-        let hard = matches!(status.kind, FileType::Directory);
-        self.number(if hard { 0 } else { back as u64 });
+        // A directory has several links, and one name.
+        self.number(if status.kind == FileType::Directory { 0 } else { back as u64 });
     }
 }
