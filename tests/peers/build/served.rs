@@ -1,19 +1,22 @@
-//! What a Dockerfile may reach outside its context: files over HTTP, and an agent.
+//! What a Dockerfile may reach outside its context: files over HTTP, repositories, and an agent.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use sandbox::Sandbox;
 
-/// Serves the context at `$HTTP`, and listens at `work/agent` as an agent for SSH would.
+/// Serves the context at `$HTTP`, the repositories in it at `$GIT`, and listens at `work/agent` as an agent for SSH would.
 pub fn serve(t: &Sandbox) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     t.set("HTTP", format!("http://{}", listener.local_addr().unwrap()));
     let root = t.path("work/context");
+    repositories(t, root.clone());
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let root = root.clone();
@@ -23,6 +26,21 @@ pub fn serve(t: &Sandbox) {
     let agent = UnixListener::bind(t.path("work/agent")).unwrap();
     // It has nothing to say: that it is there is all that a case asks.
     thread::spawn(move || agent.incoming().flatten().for_each(drop));
+}
+
+/// Serves repositories, a process of git for each that asks.
+fn repositories(t: &Sandbox, root: PathBuf) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    t.set("GIT", format!("git://{}", listener.local_addr().unwrap()));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut git = Command::new("git");
+            git.args(["daemon", "--inetd", "--export-all"]).arg("--base-path").arg(&root);
+            let ends = (OwnedFd::from(stream.try_clone().unwrap()), OwnedFd::from(stream));
+            let git = git.arg(&root).stdin(ends.0).stdout(ends.1).stderr(Stdio::null()).status();
+            assert!(git.is_ok(), "git daemon");
+        }
+    });
 }
 
 /// Answers one request with a file.
