@@ -66,7 +66,7 @@ pub fn changes(
 
 /// Packs what is in the tree `after` and not, or not so, in the tree `before`; returns warnings.
 ///
-/// Times are as with [`changes`], in `after`. Files are compared by what they hold, unless their times
+/// Times are as with [`changes`]; on disk nothing is changed. Files are compared by what they hold, unless their times
 /// or sizes tell them apart.
 pub fn difference(
     before: &Path,
@@ -249,7 +249,7 @@ impl<'a, 'p> Walk<'a, 'p> {
             }
         }
         let time = self.clamped(mtime);
-        if time != mtime {
+        if time != mtime && self.reader.is_upper() {
             utimensat(&self.here, name, &both(time), AtFlags::SYMLINK_NOFOLLOW)
                 .at(shown(&self.path))?;
         }
@@ -370,7 +370,7 @@ impl<'a, 'p> Walk<'a, 'p> {
     fn leave(&mut self) -> Result<()> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
         self.pending = self.pending.min(self.levels.len());
-        if level.entry.is_none() && (self.reader.is_upper() || !self.levels.is_empty()) {
+        if level.entry.is_none() && self.reader.is_upper() {
             futimens(&self.here, &both(level.time)).at(shown(&self.path))?;
         }
         let Some(parent) = self.levels.last() else { return Ok(()) };

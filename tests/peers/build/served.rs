@@ -48,10 +48,12 @@ fn repositories(t: &Sandbox, root: PathBuf) {
 fn answer(mut stream: TcpStream, root: &Path) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let Some(Ok(request)) = lines.next() else { return };
-    let _ = lines.by_ref().take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).count();
+    let _ =
+        lines.by_ref().take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).count();
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path: PathBuf = root.join(target.split('?').next().unwrap_or_default().trim_start_matches('/'));
+    let path: PathBuf =
+        root.join(target.split('?').next().unwrap_or_default().trim_start_matches('/'));
     let (status, body) = match fs::read(path) {
         Ok(body) => ("200 OK", body),
         Err(_) => ("404 Not Found", Vec::new()),

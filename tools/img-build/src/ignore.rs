@@ -92,8 +92,11 @@ impl Ignore {
     }
 
     /// Reads patterns that are an instruction's: `--exclude`.
+    ///
+    /// Unlike a line of a file, a pattern that begins with a slash matches nothing.
     pub fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Ignore> {
         let patterns = patterns.into_iter().map(str::trim).filter(|pattern| !pattern.is_empty());
+        let patterns = patterns.filter(|pattern| !pattern.trim_start_matches('!').starts_with('/'));
         patterns.map(Pattern::parse).collect::<Result<_>>().map(Ignore)
     }
 
@@ -453,11 +456,12 @@ mod tests {
         }
         assert!(Ignore::of([" !a/b ", ""]).unwrap().reaches("a", true));
         assert!(Ignore::of(["["]).is_err());
+        assert_eq!(Ignore::of(["/a", "!/b"]).unwrap(), Ignore::default());
     }
 
     proptest! {
         #[test]
-        fn what_matches_is_reached(pattern in "[ab*?/\\\\]{1,6}", path in "[ab]{1,2}(/[ab]{1,2}){0,3}") {
+        fn what_matches_is_reached(pattern in "[ab*?\\\\][ab*?/\\\\]{0,5}", path in "[ab]{1,2}(/[ab]{1,2}){0,3}") {
             if let Ok(ignore) = Ignore::of([pattern.as_str()]) {
                 let pattern = &ignore.patterns()[0];
                 if pattern.matches(&path) {

@@ -27,6 +27,8 @@ pub struct Work<'a> {
     pub state: Built,
     /// Its layers, unpacked, once somebody has asked for them.
     snapshot: Option<Snapshot>,
+    /// The same with the layer that is being made, if that is unpacked as well.
+    next: Option<Snapshot>,
 }
 
 /// A step of a Dockerfile.
@@ -50,7 +52,7 @@ pub struct Asked<'a> {
 impl<'a> Work<'a> {
     /// Goes on from this.
     pub fn new(build: &'a Build<'a>, state: Built) -> Work<'a> {
-        Work { build, state, snapshot: None }
+        Work { build, state, snapshot: None, next: None }
     }
 
     /// Does a step: puts its layer on top.
@@ -61,6 +63,7 @@ impl<'a> Work<'a> {
             operation => self.copy(asked, operation)?,
         };
         self.state.layers.push(layer);
+        self.snapshot = self.next.take();
         Ok(())
     }
 
@@ -98,7 +101,6 @@ impl<'a> Work<'a> {
         let before = cache.last(&asked.place, inputs);
         if let Some(layer) = found {
             asked.log.cached(asked.text);
-            self.snapshot = None;
             return Ok(layer);
         }
         asked.log.begins(asked.text);

@@ -249,10 +249,6 @@ impl<'a> Request<'a> {
             if pattern.is_none() {
                 self.check(&mut reader, &path, only.as_deref(), &nodes)?;
             }
-            let is_file = nodes.first().is_some_and(|node| node.status.kind != FileType::Directory);
-            if is_file && filter.excludes(&name) {
-                continue;
-            }
             let (tree, keep_owner, unpack) = (self.tree, self.keep_owner, self.unpack);
             if !nodes.is_empty() {
                 chosen.push(Chosen { tree, keep_owner, name, root, nodes, unpack });
@@ -345,14 +341,6 @@ impl<'a> Request<'a> {
         let others = list.iter().map(|name| &**name).filter(|other| *other != name);
         let near = nearest(name, others)?;
         Some(if above.is_empty() { near.to_owned() } else { format!("{above}/{near}") })
-    }
-}
-
-impl Filter {
-    /// Returns whether a file that is a source itself is left out: by its name.
-    fn excludes(&self, name: &[u8]) -> bool {
-        let except = self.except.as_ref();
-        except.is_some_and(|except| except.matches(&String::from_utf8_lossy(name)))
     }
 }
 
@@ -450,6 +438,7 @@ impl Fields {
         let mut links = HashMap::new();
         for (number, node) in chosen.nodes.iter().enumerate() {
             let content = is_file(&node).then(|| contents.next()).flatten();
+            // Which of two names of a file is the file, and which the link, depends on nothing else.
             let first = match node.status.links {
                 0 | 1 => number,
                 _ => *links.entry((node.status.dev, node.status.ino)).or_insert(number),
@@ -475,7 +464,7 @@ impl Fields {
         }
         self.bytes(content.as_ref().map(|content| &content[..]).unwrap_or_default());
         self.bytes(node.link.as_deref().unwrap_or_default());
-        let hard = matches!(status.kind, FileType::Directory);
-        self.number(if hard { 0 } else { back as u64 });
+        // A directory has several links, and one name.
+        self.number(if status.kind == FileType::Directory { 0 } else { back as u64 });
     }
 }

@@ -93,9 +93,7 @@ impl Work<'_> {
                 false => None,
             };
             let base = base.as_ref().map(AsFd::as_fd);
-            let packed = selection.pack(base, &workdir, epoch, keep_mtime, packer)?;
-            work.snapshot = None;
-            Ok(packed)
+            selection.pack(base, &workdir, epoch, keep_mtime, packer)
         })
     }
 

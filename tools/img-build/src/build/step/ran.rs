@@ -143,7 +143,7 @@ impl<'a> Work<'a> {
             };
             warnings.iter().for_each(|warning| asked.log.warn(warning));
             let packed = packer.finish()?;
-            work.snapshot = ran.adopt(snapshot, &packed.diff_id)?;
+            work.next = ran.adopt(snapshot, &packed.diff_id)?;
             Ok(packed)
         })
     }
