@@ -212,7 +212,8 @@ impl Server {
         ))
         .is_silent();
         let pid = std::process::id();
-        let address = format!("127.{}.{}.{}", 64 + (pid >> 16) % 64, (pid >> 8) % 256, pid % 254 + 1);
+        let address =
+            format!("127.{}.{}.{}", 64 + (pid >> 16) % 64, (pid >> 8) % 256, pid % 254 + 1);
         let server = Command::new("openssl")
             .args(["s_server", "-quiet", "-WWW", "-accept", &format!("{address}:443")])
             .args(["-cert", "../tls/cert", "-key", "../tls/key"])

@@ -59,7 +59,7 @@ fn images() -> [(&'static str, &'static Image); 2] {
     [("base:1", base()), ("parent:1", parent())]
 }
 
-/// Puts the base images where each builder looks for them.
+/// Puts the base images where we look for them, and buildah.
 pub fn prepare(t: &Sandbox) {
     for (name, image) in images() {
         t.store(image, name);
@@ -72,16 +72,21 @@ pub fn prepare(t: &Sandbox) {
     t.sh("img-unpack -q --rootfs base:1 base").text();
 }
 
-/// Puts the base images into the daemon's store, too.
+/// Puts the base images into the daemon's store.
 pub fn load(t: &Sandbox) {
-    for (name, _) in images() {
+    for (name, image) in images() {
+        t.store(image, name);
         t.sh(&format!("img-save {name} | $DOCKER load -q")).text();
     }
 }
 
 /// Removes what buildah leaves mounted.
 pub fn clean(t: &Sandbox) {
-    t.sh(&format!("{BUILDAH} buildah rm -a >/dev/null; umount c/graph/overlay 2>/dev/null; rm -rf c $TMPDIR/buildah-cache")).text();
+    t.sh(&format!(
+        "{BUILDAH} buildah rm -a >/dev/null; umount c/graph/overlay 2>/dev/null
+         rm -rf c $TMPDIR/buildah-cache"
+    ))
+    .text();
 }
 
 impl Builder {
@@ -119,9 +124,7 @@ impl Builder {
         };
         let script = format!("umask 022; CONTEXT={context}; rm -f {name}.tar\n{script}");
         failed(t.sh(&script))?;
-        let unpack = format!(
-            "img-unpack -q --root loaded --rootfs localhost/{name} {name}.tree || img-unpack -q --root loaded --rootfs {name} {name}.tree"
-        );
+        let unpack = format!("img-unpack -q --root loaded --rootfs {name} {name}.tree");
         let fetch = match self {
             Builder::Ours => format!("img-unpack -q --rootfs {name} {name}.tree"),
             Builder::Buildah => {

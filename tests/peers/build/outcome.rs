@@ -220,7 +220,7 @@ impl Outcome {
             }
         }
         // buildah makes one layer of all.
-        if builder == Builder::Docker && std::env::var_os("TARE_DEV_PEERS").is_none() {
+        if builder == Builder::Docker {
             let layers = |outcome: &Outcome| -> Vec<bool> {
                 outcome.history.iter().map(|(layer, _)| *layer).collect()
             };
