@@ -163,7 +163,8 @@ impl Config {
             }
             Operation::User(user) => self.set("User", user.clone().into()),
             Operation::Workdir(dir) => {
-                let dir = self.absolute(dir);
+                // What is absolute stays as it is written, as in Docker.
+                let dir = if dir.starts_with('/') { dir.clone() } else { self.absolute(dir) };
                 self.set("WorkingDir", dir.into());
             }
             Operation::Cmd(command) => {
@@ -396,6 +397,7 @@ mod tests {
             ("VOLUME /a /b\nVOLUME [\"/c\"]", "Volumes", json!({ "/a": {}, "/b": {}, "/c": {} })),
             ("USER me:us", "User", json!("me:us")),
             ("WORKDIR /a\nWORKDIR b/../c", "WorkingDir", json!("/a/c")),
+            ("WORKDIR /a/", "WorkingDir", json!("/a/")),
             ("WORKDIR a", "WorkingDir", json!("/a")),
             ("CMD a b", "Cmd", json!(["/bin/sh", "-c", "a b"])),
             ("CMD a\nCMD []", "Cmd", Value::Null),

@@ -143,6 +143,7 @@ mod tests {
 
     use super::*;
     use crate::dockerfile::Dockerfile;
+    use crate::dockerfile::expand::expand;
 
     #[test]
     fn history_is_in_buildkits_words() {
@@ -169,7 +170,10 @@ mod tests {
         let scope = Scope { arguments, ..Scope::default() };
         for (line, expected) in table {
             let file = Dockerfile::parse(format!("FROM scratch\n{line}\n").as_bytes()).unwrap();
-            let told = created_by(&file.stages[0].instructions[0], &config, &scope);
+            let written = &file.stages[0].instructions[0];
+            let operation = expand(written, &scope.variables, '\\').unwrap().operation;
+            let instruction = Instruction { operation, ..written.clone() };
+            let told = created_by(&instruction, &config, &scope);
             assert_eq!(told.as_deref(), Some(expected), "{line}");
         }
     }

@@ -122,7 +122,10 @@ impl Stage<'_> {
         let state = &mut self.work.state;
         let (told, lexer) = (&self.build.request.told, Lexer::new(self.escape));
         state.scope.take(instruction, &self.build.globals, told, lexer)?;
-        let has_layer = is_step(operation);
+        let has_layer = match operation {
+            Operation::Workdir(dir) => state.config.absolute(dir) != "/",
+            operation => is_step(operation),
+        };
         let created_by = match operation {
             Operation::Workdir(_) => {
                 let mut config = state.config.clone();

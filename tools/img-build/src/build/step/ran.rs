@@ -38,7 +38,7 @@ impl<'a> Work<'a> {
             Start::Shell(text) => (shell.chain([text.clone()]).collect(), None),
             Start::Script { name, text } => (Vec::new(), Some((name.as_str(), text.as_str()))),
         };
-        let (user, workdir) = (config.user().to_owned(), config.workdir().to_owned());
+        let (user, workdir) = (config.user().to_owned(), config.absolute("."));
         let network = match (run.network, steps.no_network) {
             (instruction::Network::None, _) | (instruction::Network::Default, true) => {
                 Network::None
