@@ -54,7 +54,7 @@ pub fn created_by(instruction: &Instruction, config: &Config, scope: &Scope) -> 
         Operation::User(user) => format!("USER {user}"),
         Operation::Maintainer(author) => format!("MAINTAINER {author}"),
         Operation::Shell(shell) => format!("SHELL [{}]", shell.join(" ")),
-        Operation::Workdir(_) => format!("WORKDIR {}", config.workdir()),
+        Operation::Workdir(_) => format!("WORKDIR {}", config.absolute(".")),
         Operation::Cmd(command) => format!("CMD {}", quoted(command, config)),
         Operation::Entrypoint(command) => format!("ENTRYPOINT {}", quoted(command, config)),
         Operation::Healthcheck(check) => format!("HEALTHCHECK {}", healthcheck(check)),

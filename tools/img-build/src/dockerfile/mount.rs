@@ -180,7 +180,8 @@ impl MountOption {
                 "readwrite" | "rw" => read_only = Some(!bool()?),
                 "required" if secret => mount.required = bool()?,
                 "size" if mount.kind == Type::Tmpfs => {
-                    mount.size = Some(size(&value).map_err(|err| wrong(format!("size={err}")))?);
+                    mount.size =
+                        Some(size(&value).map_err(|err| wrong(format!("size={value}: {err}")))?);
                 }
                 "required" | "size" => return Err(wrong(not_of(&key, mount.kind))),
                 "id" => mount.id = some,
@@ -441,7 +442,7 @@ mod tests {
             ("type=secret,id=a,from=b", "--mount: from is nothing that type=secret has"),
             ("type=secret,id=a,sharing=shared", "--mount: sharing is nothing that type=secret has"),
             ("type=cache,target=/", "--mount: target=/ would hide everything"),
-            ("type=tmpfs,target=/x,size=big", "--mount: size=\"big\": not a size (64m, 1g)"),
+            ("type=tmpfs,target=/x,size=big", "--mount: size=big: not a size (64m, 1.5g)"),
             ("from=$b,target=/x", "--mount: from=$b: no variables here"),
             ("a\"b", "--mount: a\"b: a quote in the middle of a field"),
         ];
