@@ -6,7 +6,7 @@
 //! bundle                     an image's config as a runtime spec
 //! runtime                    runs one OCI runtime spec
 //! used  facts                when images were used last · what is known of them for ever
-//! store  snapshot            where things are on this host · unpacked layers and their overlay
+//! store  snapshot            where things are on this host · unpacked layers, mounted as one
 //! credentials                who the user is to registries: docker's and podman's files, and helpers
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside

@@ -100,7 +100,7 @@ fn the_config_and_the_manifest_say_what_docker_would_say() {
     t.sh("SOURCE_DATE_EPOCH=86400 img-build -q -t app --label b=3 --annotation k=v .").text();
     t.sh("img-inspect --config app | jq -c .config").prints(
         "{\"ArgsEscaped\":true,\"Cmd\":[\"sh\",\"-ec\",\"x\"],\"Entrypoint\":[\"/e\"],\
-         \"Env\":[\"PATH=/bin\",\"X=a b\"],\"ExposedPorts\":{\"53/udp\":{},\"80/tcp\":{}},\
+         \"Env\":[\"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\",\"X=a b\"],\"ExposedPorts\":{\"53/udp\":{},\"80/tcp\":{}},\
          \"Healthcheck\":{\"Interval\":5000000000,\"Test\":[\"CMD-SHELL\",\"true\"]},\
          \"Labels\":{\"a\":\"1\",\"b\":\"3\"},\"OnBuild\":[\"RUN date\"],\"Shell\":[\"sh\",\"-ec\"],\
          \"StopSignal\":\"INT\",\"User\":\"me\",\"Volumes\":{\"/v\":{}}}\n",
@@ -137,8 +137,8 @@ fn a_context_is_a_tar_a_dockerfile_alone_or_a_layout() {
     assert_eq!(t.sh("tar -C c -c . | img-build -q -").text(), wanted);
     assert_eq!(t.sh("tar -C c -cz . | img-build -q -").text(), wanted);
     t.sh("printf 'FROM base\\nRUN echo >/x\\n' | img-build -q - | grep -c sha256").prints("1\n");
-    t.sh("img-save base | tar -C l --one-top-level=l -x; printf 'FROM ./l:base\\nCOPY f /f\\n' >D; ls l >l.txt").text();
-    t.sh("mkdir -p l && img-save base | tar -C l -x && img-build -q -f D c >out && ctr-spawn --rm -i - cat /f <out")
+    t.sh("printf 'FROM ./l:base\\nCOPY f /f\\n' >D").is_silent();
+    t.sh("mkdir l && img-save base | tar -C l -x && img-build -q -f D c >out && ctr-spawn --rm -i - cat /f <out")
         .prints("f\n");
     t.sh("printf 'FROM mine\\nCOPY --from=more f /g\\n' >D2; img-build -q -f D2 --build-context mine=oci-layout://l:base --build-context more=c c >out && ctr-spawn --rm -i - cat /g <out")
         .prints("f\n");

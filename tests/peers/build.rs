@@ -76,7 +76,9 @@ fn compare(t: &Sandbox, docker: &Mutex<Sandbox>, base: &Tree, case: &Case) -> Ve
     let mut ours: Option<Outcome> = None;
     let alone = std::env::var_os("TARE_DEV_PEERS").is_some();
     for builder in [Builder::Ours, Builder::Buildah, Builder::Docker] {
-        if builder == Builder::Buildah && std::env::var_os("TARE_DEV_NO_BUILDAH").is_some() { continue; }
+        if builder == Builder::Buildah && std::env::var_os("TARE_DEV_NO_BUILDAH").is_some() {
+            continue;
+        }
         if case.without(builder) || (alone && builder == Builder::Ours) {
             continue;
         }

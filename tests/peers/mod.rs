@@ -6,6 +6,7 @@ mod push;
 mod save;
 mod serve;
 mod tidy;
+mod tutorials;
 
 use std::process::{Command, Stdio};
 

@@ -22,7 +22,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fstat, futimens, openat,
     readlinkat, statat, unlinkat, utimensat,
@@ -66,7 +66,7 @@ pub fn changes(
 
 /// Packs what is in the tree `after` and not, or not so, in the tree `before`; returns warnings.
 ///
-/// Times are as with [`changes`], in `after`. Files are compared by what they hold, unless their times
+/// Times are as with [`changes`]; on disk nothing is changed. Files are compared by what they hold, unless their times
 /// or sizes tell them apart.
 pub fn difference(
     before: &Path,
@@ -118,7 +118,7 @@ struct Linked {
     /// It is in the layer, and not only below.
     packed: bool,
     /// How many names are still to come.
-    left: u64,
+    left: usize,
 }
 
 impl<'a, 'p> Walk<'a, 'p> {
@@ -228,7 +228,7 @@ impl<'a, 'p> Walk<'a, 'p> {
                     }
                 }
                 None => {
-                    let (path, left) = (self.path.clone(), stat.st_nlink as u64 - 1);
+                    let (path, left) = (self.path.clone(), stat.st_nlink as usize - 1);
                     self.links.insert(id, Linked { path, packed: !same, left });
                 }
             }
@@ -249,7 +249,7 @@ impl<'a, 'p> Walk<'a, 'p> {
             }
         }
         let time = self.clamped(mtime);
-        if time != mtime {
+        if time != mtime && self.reader.is_upper() {
             utimensat(&self.here, name, &both(time), AtFlags::SYMLINK_NOFOLLOW)
                 .at(shown(&self.path))?;
         }
@@ -370,7 +370,7 @@ impl<'a, 'p> Walk<'a, 'p> {
     fn leave(&mut self) -> Result<()> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
         self.pending = self.pending.min(self.levels.len());
-        if level.entry.is_none() && (self.reader.is_upper() || !self.levels.is_empty()) {
+        if level.entry.is_none() && self.reader.is_upper() {
             futimens(&self.here, &both(level.time)).at(shown(&self.path))?;
         }
         let Some(parent) = self.levels.last() else { return Ok(()) };
@@ -425,9 +425,9 @@ impl<'a, 'p> Walk<'a, 'p> {
                 continue;
             }
             if name.starts_with(WHITEOUT) {
-                let no = || format!("{}: no layer can hold this name", lossy(&self.member(name)));
-                return Err(anyhow::anyhow!(no()))
-                    .hint(|| "what begins with .wh. stands for something that was removed".into());
+                let name = lossy(&self.member(name));
+                let refused = Err(anyhow!("{name}: no layer can hold a file of this name"));
+                return refused.hint(|| "there, .wh. stands for what was removed".into());
             }
             names.push(name.to_vec());
         }

@@ -218,6 +218,8 @@ fn order(path: &[u8]) -> impl Iterator<Item = u8> {
 
 /// Checks that an entry can be in a tar, and be the same for who unpacks it.
 fn check(entry: &Entry) -> Result<()> {
+    let len = entry.path.len();
+    ensure!(len < PATH_MAX, "its path has {len} bytes, more than a layer can hold");
     let is_root = entry.path.is_empty() && entry.kind == Kind::Directory;
     ensure!(is_root || is_path(&entry.path), "not a path of an entry");
     match &entry.kind {

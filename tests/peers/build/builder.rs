@@ -27,7 +27,8 @@ const BUILDAH: &str = r#"
 "#;
 
 /// What is mounted over while a step runs: in the base, so that nobody has to make it, and leave it.
-const SYSTEM: &str = "mkdir -p dev etc parent proc run sys; : >etc/hosts; : >etc/hostname; : >etc/resolv.conf";
+const SYSTEM: &str =
+    "mkdir -p dev etc parent proc run sys; : >etc/hosts; : >etc/hostname; : >etc/resolv.conf";
 
 /// Returns the image that the corpus builds on.
 fn base() -> &'static Image {
@@ -118,11 +119,17 @@ impl Builder {
         };
         let script = format!("umask 022; CONTEXT={context}; rm -f {name}.tar\n{script}");
         failed(t.sh(&script))?;
-        let unpack = format!("img-unpack -q --root loaded --rootfs localhost/{name} {name}.tree || img-unpack -q --root loaded --rootfs {name} {name}.tree");
+        let unpack = format!(
+            "img-unpack -q --root loaded --rootfs localhost/{name} {name}.tree || img-unpack -q --root loaded --rootfs {name} {name}.tree"
+        );
         let fetch = match self {
             Builder::Ours => format!("img-unpack -q --rootfs {name} {name}.tree"),
-            Builder::Buildah => format!("rm -rf loaded; img-load -q --root loaded -i {name}.tar && {unpack}"),
-            Builder::Docker => format!("rm -rf loaded; $DOCKER save {name} | img-load -q --root loaded && {unpack}"),
+            Builder::Buildah => {
+                format!("rm -rf loaded; img-load -q --root loaded -i {name}.tar && {unpack}")
+            }
+            Builder::Docker => format!(
+                "rm -rf loaded; $DOCKER save {name} | img-load -q --root loaded && {unpack}"
+            ),
         };
         failed(t.sh(&format!("rm -rf {name}.tree; {fetch} >/dev/null")))?;
         let images = match self {

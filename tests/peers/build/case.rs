@@ -89,7 +89,8 @@ impl Case {
 
     /// Says whether a builder does not get this one.
     pub fn without(&self, builder: Builder) -> bool {
-        std::env::var_os("TARE_DEV_ALL").is_none() && self.without.iter().any(|name| *name == builder.name())
+        std::env::var_os("TARE_DEV_ALL").is_none()
+            && self.without.iter().any(|name| *name == builder.name())
     }
 
     /// Makes the directory `context`, and beside it what the script left there.

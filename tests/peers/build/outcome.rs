@@ -15,8 +15,19 @@ use super::case::Case;
 
 /// The members of a config that say how it runs. The others say who built it, and when.
 const MEMBERS: [&str; 13] = [
-    "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal", "Healthcheck",
-    "OnBuild", "Shell", "StopTimeout",
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "Healthcheck",
+    "OnBuild",
+    "Shell",
+    "StopTimeout",
 ];
 
 /// The content of a file that is shown, rather than its digest.
@@ -30,11 +41,15 @@ impl Tree {
     pub fn of(t: &Sandbox, name: &str) -> Tree {
         let root = t.path("work").join(name);
         let mut attributes = BTreeMap::<String, String>::new();
-        let dump = t.sh(&format!("cd {name} && getfattr -R -h -d -m - -e hex . 2>/dev/null || :")).text();
+        let dump =
+            t.sh(&format!("cd {name} && getfattr -R -h -d -m - -e hex . 2>/dev/null || :")).text();
         for one in dump.split("\n\n") {
             let mut lines = one.lines();
-            let Some(path) = lines.next().and_then(|line| line.strip_prefix("# file: ")) else { continue };
-            let mut found: Vec<&str> = lines.filter(|line| !line.starts_with("trusted.overlay.")).collect();
+            let Some(path) = lines.next().and_then(|line| line.strip_prefix("# file: ")) else {
+                continue;
+            };
+            let mut found: Vec<&str> =
+                lines.filter(|line| !line.starts_with("trusted.overlay.")).collect();
             found.sort_unstable();
             if !found.is_empty() {
                 attributes.insert(format!("/{path}"), format!(" [{}]", found.join(" ")));
@@ -69,7 +84,8 @@ impl Tree {
                 () if kind.is_block_device() => 'b',
                 () => 's',
             };
-            let mut line = format!("{letter}{:04o} {}:{}", meta.mode() & 0o7777, meta.uid(), meta.gid());
+            let mut line =
+                format!("{letter}{:04o} {}:{}", meta.mode() & 0o7777, meta.uid(), meta.gid());
             if kind.is_symlink() {
                 line += &format!(" -> {}", fs::read_link(&path).unwrap().display());
             } else if matches!(letter, 'c' | 'b') {
@@ -183,7 +199,9 @@ impl Outcome {
         let found: Vec<String> = self
             .history
             .iter()
-            .map(|(layer, said)| format!("{} {}", if *layer { '+' } else { '-' }, said.escape_debug()))
+            .map(|(layer, said)| {
+                format!("{} {}", if *layer { '+' } else { '-' }, said.escape_debug())
+            })
             .collect();
         match *expected == found {
             true => String::new(),
@@ -207,7 +225,8 @@ impl Outcome {
                 outcome.history.iter().map(|(layer, _)| *layer).collect()
             };
             if layers(self) != layers(ours) {
-                differs += &format!("  history: {:?}\n    ours: {:?}\n", self.history, ours.history);
+                differs +=
+                    &format!("  history: {:?}\n    ours: {:?}\n", self.history, ours.history);
             }
         }
         differs

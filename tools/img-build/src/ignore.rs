@@ -92,8 +92,11 @@ impl Ignore {
     }
 
     /// Reads patterns that are an instruction's: `--exclude`.
+    ///
+    /// Unlike a line of a file, a pattern that begins with a slash matches nothing.
     pub fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Ignore> {
         let patterns = patterns.into_iter().map(str::trim).filter(|pattern| !pattern.is_empty());
+        let patterns = patterns.filter(|pattern| !pattern.trim_start_matches('!').starts_with('/'));
         patterns.map(Pattern::parse).collect::<Result<_>>().map(Ignore)
     }
 
@@ -429,7 +432,47 @@ mod tests {
         assert!(!ignore.matches(&"a".repeat(4000)));
     }
 
+    #[test]
+    fn a_directory_is_asked_only_if_something_in_it_may_match() {
+        let table = [
+            ("a/b", "", true),
+            ("a/b", "a", true),
+            ("a/b", "a/b", false),
+            ("a/b", "a/c", false),
+            ("a/b", "b", false),
+            ("ab/c", "a", false),
+            ("*.c", "", true),
+            ("*.c", "a", true), // more than can be: it does not count names
+            ("a/*/c", "a/b", true),
+            ("a/*/c", "b", false),
+            ("a*", "ab", true),
+            ("a/**", "a", true),
+            ("**/c", "a/b", true),
+        ];
+        for (pattern, dir, expected) in table {
+            let ignore = Ignore::of([pattern]).unwrap();
+            assert_eq!(ignore.reaches(dir, false), expected, "{pattern} {dir}");
+            assert!(!ignore.reaches(dir, true), "{pattern} {dir}");
+        }
+        assert!(Ignore::of([" !a/b ", ""]).unwrap().reaches("a", true));
+        assert!(Ignore::of(["["]).is_err());
+        assert_eq!(Ignore::of(["/a", "!/b"]).unwrap(), Ignore::default());
+    }
+
     proptest! {
+        #[test]
+        fn what_matches_is_reached(pattern in "[ab*?\\\\][ab*?/\\\\]{0,5}", path in "[ab]{1,2}(/[ab]{1,2}){0,3}") {
+            if let Ok(ignore) = Ignore::of([pattern.as_str()]) {
+                let pattern = &ignore.patterns()[0];
+                if pattern.matches(&path) {
+                    let above: Vec<&str> = ancestors(&path).filter(|dir| *dir != path).collect();
+                    for dir in [&[""], &above[..]].concat() {
+                        prop_assert!(pattern.reaches(dir), "{}", dir);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn without_exceptions_both_ways_are_one(
             lines in prop::collection::vec("[ab*/]{1,6}", 0..4),

@@ -27,6 +27,8 @@ pub struct Work<'a> {
     pub state: Built,
     /// Its layers, unpacked, once somebody has asked for them.
     snapshot: Option<Snapshot>,
+    /// The same with the layer that is being made, if that is unpacked as well.
+    next: Option<Snapshot>,
 }
 
 /// A step of a Dockerfile.
@@ -50,7 +52,7 @@ pub struct Asked<'a> {
 impl<'a> Work<'a> {
     /// Goes on from this.
     pub fn new(build: &'a Build<'a>, state: Built) -> Work<'a> {
-        Work { build, state, snapshot: None }
+        Work { build, state, snapshot: None, next: None }
     }
 
     /// Does a step: puts its layer on top.
@@ -61,13 +63,13 @@ impl<'a> Work<'a> {
             operation => self.copy(asked, operation)?,
         };
         self.state.layers.push(layer);
+        self.snapshot = self.next.take();
         Ok(())
     }
 
     /// Returns the inputs that all steps have.
-    fn inputs(&self, kind: &str, asked: &Asked, on_base: bool) -> Inputs {
+    fn inputs(&self, kind: &str, on_base: bool) -> Inputs {
         let mut inputs = Inputs::of(kind);
-        inputs.add("instruction", asked.created_by.as_str());
         if on_base {
             let base = self.state.chain_id();
             inputs.add("base", base.map_or("scratch".into(), |id| id.to_string()));
@@ -85,6 +87,12 @@ impl<'a> Work<'a> {
         make: impl FnOnce(&mut Self) -> Result<Packed>,
     ) -> Result<Layer> {
         let Build { request, cache, writing, .. } = self.build;
+        let inputs = &{
+            // Last, since what it says is what most of the others say.
+            let mut inputs = inputs.clone();
+            inputs.add("instruction", asked.created_by.as_str());
+            inputs
+        };
         let anew = asked.anew || request.steps.no_cache;
         let found = match anew {
             true => None,
@@ -93,7 +101,6 @@ impl<'a> Work<'a> {
         let before = cache.last(&asked.place, inputs);
         if let Some(layer) = found {
             asked.log.cached(asked.text);
-            self.snapshot = None;
             return Ok(layer);
         }
         asked.log.begins(asked.text);
@@ -128,7 +135,7 @@ impl<'a> Work<'a> {
     fn workdir(&mut self, asked: &Asked) -> Result<Layer> {
         let Operation::Workdir(dir) = &asked.instruction.operation else { bail!("not WORKDIR") };
         let (dir, user) = (&*self.state.config.absolute(dir), self.state.config.user());
-        let mut inputs = self.inputs("WORKDIR", asked, true);
+        let mut inputs = self.inputs("WORKDIR", true);
         inputs.add("directory", dir);
         inputs.add("user", user);
         let (dir, user) = (dir.to_owned(), user.to_owned());
@@ -209,7 +216,7 @@ pub fn squash(build: &Build, built: &mut Built) -> Result<()> {
     let after = tree_of(build, "image", &built.layers)?;
     let path = |tree: &Tree| {
         use std::os::fd::AsRawFd;
-        PathBuf::from(format!("/proc/self/fd/{}", tree.root.as_raw_fd()))
+        PathBuf::from(format!("/proc/self/fd/{}/.", tree.root.as_raw_fd()))
     };
     let mut packer = Packer::new(build.writing, build.request.steps.compression)?;
     difference(&path(&before), &path(&after), built.epoch, &mut packer)?;

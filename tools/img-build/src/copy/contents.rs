@@ -27,7 +27,7 @@ use common::error::At;
 use rustix::fs::{FileType, Mode, OFlags, fgetxattr, flistxattr, openat};
 use rustix::io::{Errno, pread};
 
-use super::walk::{Status, changed, open, shown, status};
+use super::walk::{Status, changed, join, open, shown, status};
 use crate::source::Tree;
 
 /// A content's digest: of what is in a file and of its attributes.
@@ -53,10 +53,12 @@ pub(super) const RACY: Duration = Duration::from_secs(2);
 const XATTR_MOST: usize = 64 << 10;
 
 /// A file whose digest is wanted.
-pub(super) struct Wanted {
-    /// Its path in the tree.
-    pub(super) path: Vec<u8>,
-    pub(super) status: Status,
+pub(super) struct Wanted<'a> {
+    /// Where what it is a part of is in the tree.
+    pub(super) root: &'a [u8],
+    /// Where it is in that.
+    pub(super) path: &'a [u8],
+    pub(super) status: &'a Status,
 }
 
 /// Returns the digests of files, in their order; what is known of them is kept in the directory `known`.
@@ -77,7 +79,7 @@ pub(super) fn digests(
     let mut digests: Vec<Option<Content>> = vec![None; wanted.len()];
     if let Some(known) = &known {
         for (digest, wanted) in digests.iter_mut().zip(wanted) {
-            *digest = known.get(&wanted.status);
+            *digest = known.get(wanted.status);
         }
     }
     let missing: Vec<usize> = (0..wanted.len()).filter(|i| digests[*i].is_none()).collect();
@@ -88,7 +90,7 @@ pub(super) fn digests(
     if let Some(known) = &mut known {
         let old = begin.saturating_sub(racy);
         for number in missing {
-            let status = &wanted[number].status;
+            let status = wanted[number].status;
             if let Some(digest) = digests[number].filter(|_| changed_before(status, old)) {
                 known.put(status, digest);
             }
@@ -135,11 +137,12 @@ fn hash(tree: &Tree, wanted: &[Wanted], missing: &[usize]) -> Result<Vec<(usize,
             let Some(rest) = pieces.get(start..) else { break };
             for (i, piece) in rest.iter().take(batch).enumerate() {
                 let wanted = &wanted[piece.number];
-                match worker.hash(wanted, piece.offset).at(shown(&wanted.path)) {
+                match worker.hash(wanted, piece.offset) {
                     Ok(hashed) => done.push((start + i, hashed)),
                     Err(err) => {
+                        let err = Err(err).at(shown(&wanted.whole()));
                         failed.store(true, Ordering::Relaxed);
-                        return Err(err);
+                        return err;
                     }
                 }
             }
@@ -215,7 +218,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn hash(&mut self, wanted: &Wanted, offset: u64) -> Result<Hashed> {
-        let file = open_as(self.tree, &mut self.dir, &wanted.path, &wanted.status)?;
+        let file = open_as(self.tree, &mut self.dir, &wanted.whole(), wanted.status)?;
         let mut hasher = Hasher::sha256();
         let end = wanted.status.size.min(offset + PIECE);
         let mut at = if wanted.is_file() { offset } else { end };
@@ -235,14 +238,19 @@ impl Worker<'_> {
             0 => xattrs(&file, self.tree.foreign)?,
             _ => Xattrs::new(),
         };
-        if !status(&file)?.is_as(&wanted.status) {
+        if !status(&file)?.is_as(wanted.status) {
             return Err(changed());
         }
         Ok(Hashed { content: bytes_of(hasher), xattrs })
     }
 }
 
-impl Wanted {
+impl Wanted<'_> {
+    /// Returns its path in the tree.
+    fn whole(&self) -> Vec<u8> {
+        if self.path.is_empty() { self.root.into() } else { join(self.root, self.path) }
+    }
+
     fn is_file(&self) -> bool {
         self.status.kind == FileType::RegularFile
     }
@@ -378,7 +386,7 @@ impl Known {
         // An inode has one state at a time.
         let inodes: BTreeSet<&[u8]> = self.new.keys().map(|key| &key[..INODE]).collect();
         let asked: Option<BTreeSet<[u8; KEY]>> = (records.len() > wanted.len() + SPARE)
-            .then(|| wanted.iter().map(|wanted| key(&wanted.status)).collect());
+            .then(|| wanted.iter().map(|wanted| key(wanted.status)).collect());
         let kept = records.iter().filter(|record| {
             let asked = asked.as_ref();
             !inodes.contains(&record[..INODE])

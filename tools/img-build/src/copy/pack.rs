@@ -120,10 +120,9 @@ impl Selection<'_> {
                 Source::Later(_) => {
                     copy.all(later.next().map(Vec::as_slice).unwrap_or_default())?
                 }
-                Source::Content { name, text } => {
+                Source::Content { name, .. } => {
                     let looks = copy.looks(0o644, None, target.epoch);
                     let data = Data::Text(number);
-                    let _ = text;
                     copy.one(name.as_bytes(), What::File(data, None), looks)?;
                 }
                 Source::Fetched { file, name, mode, mtime, unpack } => {

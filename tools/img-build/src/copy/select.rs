@@ -36,7 +36,8 @@ pub struct Selection<'a> {
     pub(super) known: Option<PathBuf>,
     digest: Digest,
     unmatched: Vec<String>,
-    read: Vec<Input>,
+    /// The directories whose listing has decided something, by the source.
+    listed: Vec<(usize, Vec<u8>)>,
 }
 
 /// A file or directory that a selection depends on.
@@ -123,7 +124,7 @@ impl<'a> Selection<'a> {
             known: known.map(Path::to_owned),
             digest: Digest::of(b""),
             unmatched: Vec::new(),
-            read: Vec::new(),
+            listed: Vec::new(),
         };
         for (number, source) in sources.into_iter().enumerate() {
             let source = match source {
@@ -147,7 +148,7 @@ impl<'a> Selection<'a> {
                             for chosen in &chosen {
                                 hasher.chosen(chosen, known)?;
                             }
-                            selection.note(number, &chosen, listed);
+                            selection.listed.extend(listed.into_iter().map(|dir| (number, dir)));
                             Source::Chosen(chosen)
                         }
                     }
@@ -190,21 +191,23 @@ impl<'a> Selection<'a> {
     }
 
     /// Returns what the result depends on, of trees that others may change.
-    pub fn inputs(&self) -> &[Input] {
-        &self.read
-    }
-
-    fn note(&mut self, source: usize, chosen: &[Chosen], listed: Vec<Vec<u8>>) {
-        let listing = |path| Input { source, path, listing: true };
-        self.read.extend(listed.into_iter().map(listing));
-        for chosen in chosen {
-            let files = chosen.nodes.iter().filter(|node| node.status.kind != FileType::Directory);
-            self.read.extend(files.map(|node| Input {
-                source,
-                path: chosen.path(node),
-                listing: false,
-            }));
-        }
+    pub fn inputs(&self) -> impl Iterator<Item = Input> {
+        let listed = self.listed.iter();
+        let listed = listed.map(|(source, path)| Input {
+            source: *source,
+            path: path.clone(),
+            listing: true,
+        });
+        let files = self.sources.iter().enumerate().flat_map(|(source, found)| {
+            let chosen = if let Source::Chosen(chosen) = found { &chosen[..] } else { &[] };
+            let files = chosen.iter().flat_map(|chosen| {
+                let files = chosen.nodes.iter();
+                let files = files.filter(|node| node.status.kind != FileType::Directory);
+                files.map(|node| chosen.path(node))
+            });
+            files.map(move |path| Input { source, path, listing: false })
+        });
+        listed.chain(files)
     }
 }
 
@@ -245,10 +248,6 @@ impl<'a> Request<'a> {
             let nodes = reader.walk(place, &filter).at(&self.tree.name)?;
             if pattern.is_none() {
                 self.check(&mut reader, &path, only.as_deref(), &nodes)?;
-            }
-            let is_file = nodes.first().is_some_and(|node| node.status.kind != FileType::Directory);
-            if is_file && filter.excludes(&name) {
-                continue;
             }
             let (tree, keep_owner, unpack) = (self.tree, self.keep_owner, self.unpack);
             if !nodes.is_empty() {
@@ -345,14 +344,6 @@ impl<'a> Request<'a> {
     }
 }
 
-impl Filter {
-    /// Returns whether a file that is a source itself is left out: by its name.
-    fn excludes(&self, name: &[u8]) -> bool {
-        let except = self.except.as_ref();
-        except.is_some_and(|except| except.matches(&String::from_utf8_lossy(name)))
-    }
-}
-
 /// Returns a path in a tree: what leads out of it is clipped.
 fn inside(path: &str) -> String {
     clean(&format!("/{path}"))[1..].to_owned()
@@ -437,7 +428,7 @@ impl Fields {
             _ => false,
         };
         let wanted: Vec<Wanted> = (chosen.nodes.iter().filter(is_file))
-            .map(|node| Wanted { path: chosen.path(node), status: node.status })
+            .map(|node| Wanted { root: &chosen.root, path: &node.path, status: &node.status })
             .collect();
         let mut contents =
             digests(chosen.tree, &wanted, known, RACY).at(&chosen.tree.name)?.into_iter();
@@ -447,6 +438,7 @@ impl Fields {
         let mut links = HashMap::new();
         for (number, node) in chosen.nodes.iter().enumerate() {
             let content = is_file(&node).then(|| contents.next()).flatten();
+            // Which of two names of a file is the file, and which the link, depends on nothing else.
             let first = match node.status.links {
                 0 | 1 => number,
                 _ => *links.entry((node.status.dev, node.status.ino)).or_insert(number),
@@ -472,7 +464,7 @@ impl Fields {
         }
         self.bytes(content.as_ref().map(|content| &content[..]).unwrap_or_default());
         self.bytes(node.link.as_deref().unwrap_or_default());
-        let hard = matches!(status.kind, FileType::Directory);
-        self.number(if hard { 0 } else { back as u64 });
+        // A directory has several links, and one name.
+        self.number(if status.kind == FileType::Directory { 0 } else { back as u64 });
     }
 }

@@ -410,11 +410,14 @@ fn some_are_left_out_and_some_bring_their_directories() {
                 "COPY --exclude=e --exclude=!e/b d /x",
                 "d 755 x; d 755 x/e; f 644 x/e/b=2",
             ),
+            // Names are those in a source, so that a source itself is never left out.
+            ("d/a=1; d/b/a=2", "", "COPY --exclude=a d /x", "d 755 x; d 755 x/b; f 644 x/b/a=2"),
+            ("d/a=1", "", "COPY --exclude=/a d /x", "d 755 x; f 644 x/a=1"),
             (
                 "home.txt=1; home.md=2",
                 "",
                 "COPY --exclude=*.txt home* /x/",
-                "d 755 x; f 644 x/home.md=2",
+                "d 755 x; f 644 x/home.md=2; f 644 x/home.txt=1",
             ),
             (
                 "a/b/c=1; a/d=2",

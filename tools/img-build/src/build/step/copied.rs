@@ -82,7 +82,7 @@ impl Work<'_> {
         let workdir = self.state.config.workdir().to_owned();
         let keep_mtime = build.request.steps.keep_mtime;
         let kind = if matches!(operation, Operation::Add(_)) { "ADD" } else { "COPY" };
-        let mut inputs = self.inputs(kind, asked, selection.needs_base());
+        let mut inputs = self.inputs(kind, selection.needs_base());
         inputs.add("workdir", workdir.as_str());
         inputs.add("keep-mtime", keep_mtime);
         inputs.add("files", selection.digest().to_string());
@@ -93,9 +93,7 @@ impl Work<'_> {
                 false => None,
             };
             let base = base.as_ref().map(AsFd::as_fd);
-            let packed = selection.pack(base, &workdir, epoch, keep_mtime, packer)?;
-            work.snapshot = None;
-            Ok(packed)
+            selection.pack(base, &workdir, epoch, keep_mtime, packer)
         })
     }
 

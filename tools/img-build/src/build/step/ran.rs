@@ -52,7 +52,7 @@ impl<'a> Work<'a> {
             env.push(("SOURCE_DATE_EPOCH".into(), self.state.epoch.to_string()));
         }
 
-        let mut inputs = self.inputs("RUN", asked, true);
+        let mut inputs = self.inputs("RUN", true);
         inputs.add("platform", config.platform.to_string());
         inputs.add("arguments", json!([args, script]));
         for (name, value) in &env {
@@ -143,7 +143,7 @@ impl<'a> Work<'a> {
             };
             warnings.iter().for_each(|warning| asked.log.warn(warning));
             let packed = packer.finish()?;
-            work.snapshot = ran.adopt(snapshot, &packed.diff_id)?;
+            work.next = ran.adopt(snapshot, &packed.diff_id)?;
             Ok(packed)
         })
     }

@@ -7,6 +7,8 @@ use common::digest::Digest;
 use common::layer::pack::{Compression, Packer};
 use common::layout::Layout;
 
+use rustix::fs::FileType;
+
 use super::*;
 use crate::copy::contents::{Wanted, digests};
 use crate::copy::walk::{Filter, Found, Reader};
@@ -57,6 +59,20 @@ fn the_digest_is_of_what_decides_the_result() {
     assert_ne!(digest(one.path(), None, "COPY d /x"), digest(two.path(), None, "COPY d /x"));
     let ignored = tree("d/a=1; d/b=2; d/l -> a; d/e/; d/log=3");
     assert_eq!(digest(ignored.path(), Some("**/log"), "COPY d /x"), expected);
+}
+
+#[test]
+fn files_and_listings_that_decide_are_inputs() {
+    let dir = tree("d/a=1; d/e/b=2; c=3");
+    let tree = opened(dir.path(), None);
+    let operation = operation("COPY d/e c* /x/");
+    let selection = Selection::of(&operation, sources(&operation, &tree), None).unwrap();
+    let inputs: Vec<(usize, String, bool)> = selection
+        .inputs()
+        .map(|input| (input.source, String::from_utf8(input.path).unwrap(), input.listing))
+        .collect();
+    let expected = [(0, "d/e", true), (1, "", true), (0, "d/e/b", false), (1, "c", false)];
+    assert_eq!(inputs, expected.map(|(source, path, listing)| (source, path.into(), listing)));
 }
 
 #[test]
@@ -122,15 +138,15 @@ fn what_a_stage_has_keeps_its_owner_and_attributes() {
     }
 }
 
-/// Returns all files of a directory.
-fn wanted(tree: &Tree) -> Vec<Wanted> {
+/// Returns the digests of all files of a tree.
+fn hashed(tree: &Tree, known: Option<&Path>, racy: Duration) -> Vec<[u8; 32]> {
     let mut reader = Reader::new(tree);
     let Found::At(top) = reader.find(b"").unwrap() else { panic!("no root") };
-    let nodes = reader.walk(top, &Filter::default()).unwrap().into_iter();
-    nodes
-        .filter(|node| node.status.kind == rustix::fs::FileType::RegularFile)
-        .map(|node| Wanted { path: node.path.into(), status: node.status })
-        .collect()
+    let nodes = reader.walk(top, &Filter::default()).unwrap();
+    let files = nodes.iter().filter(|node| node.status.kind == FileType::RegularFile);
+    let wanted: Vec<Wanted> =
+        files.map(|node| Wanted { root: b"", path: &node.path, status: &node.status }).collect();
+    digests(tree, &wanted, known, racy).unwrap()
 }
 
 /// Makes 300 files, more than are read without asking what is known.
@@ -142,7 +158,7 @@ fn many() -> TempDir {
 fn what_is_known_of_files_is_used_until_they_change() {
     let (dir, known) = (many(), tempfile::tempdir().unwrap());
     let tree = opened(dir.path(), None);
-    let digests = |racy| digests(&tree, &wanted(&tree), Some(known.path()), racy).unwrap();
+    let digests = |racy| hashed(&tree, Some(known.path()), racy);
     let nothing = Duration::ZERO;
     std::thread::sleep(Duration::from_millis(30)); // a tick of the clock
     let first = digests(nothing);
@@ -181,7 +197,7 @@ fn what_is_known_of_files_is_used_until_they_change() {
 fn nothing_is_kept_of_files_that_changed_just_now() {
     let (dir, known) = (many(), tempfile::tempdir().unwrap());
     let tree = opened(dir.path(), None);
-    digests(&tree, &wanted(&tree), Some(known.path()), Duration::from_secs(60)).unwrap();
+    hashed(&tree, Some(known.path()), Duration::from_secs(60));
     assert_eq!(fs::read_dir(known.path()).unwrap().count(), 0);
 }
 
@@ -195,7 +211,7 @@ fn a_large_file_is_hashed_in_pieces_and_no_two_are_alike() {
     fs::write(dir.path().join("b"), &bytes).unwrap();
     fs::write(dir.path().join("c"), &bytes).unwrap();
     let tree = opened(dir.path(), None);
-    let found = digests(&tree, &wanted(&tree), None, Duration::ZERO).unwrap();
+    let found = hashed(&tree, None, Duration::ZERO);
     assert_ne!(found[0], found[1]);
     assert_eq!(found[1], found[2]);
 }
