@@ -157,6 +157,28 @@ fn images_is_the_table() {
 }
 
 #[test]
+fn build_says_what_docker_says() {
+    let t = Sandbox::new();
+    t.write("Dockerfile", "FROM scratch\nARG A\nARG B\nENV a=$A b=$B\nCOPY Dockerfile /\n");
+    let build = "build --build-arg A=1 --build-arg=B=2 --provenance=false --load --rm";
+    let id = docker(&t, &format!("docker {build} -q -t app:v1 .")).text();
+    t.sh("img-inspect -f '{{.Id}}' app:v1").prints(&id);
+    t.sh("img-inspect -f '{{.Config.Env}}' app:v1 | grep -o 'a=1 b=2'").prints("a=1 b=2\n");
+    for verb in ["buildx", "builder", "image"] {
+        docker(&t, &format!("docker {verb} {build} --iidfile id -tapp . 2>said; cat id; echo"))
+            .prints(&id);
+    }
+    docker(&t, "docker build -o - . 2>said | tar -t").prints("Dockerfile\n");
+    docker(&t, "docker build -qo out . && ls out").says("").ends_with("Dockerfile\n");
+    docker(&t, "docker build - <Dockerfile -q --check")
+        .prints("Check complete, no warnings found.\n");
+    docker(&t, "docker build nope").says("nope: No such file or directory").exits(1);
+    docker(&t, "docker build --nope .").says("unknown flag: --nope\n").exits(125);
+    docker(&t, "docker build").says("'docker build' requires 1 argument\n").exits(1);
+    docker(&t, "docker builder prune -f").says("/cache/build\n").exits(125);
+}
+
+#[test]
 fn import_prints_the_id() {
     let t = Sandbox::new();
     t.sh(&format!("mkdir tree; cd tree; {} >../rootfs.tar", busybox_layer())).is_silent();
@@ -379,7 +401,8 @@ fn a_wrong_command_line_ends_as_dockers() {
 fn what_is_not_here_yet_is_said_and_not_passed_over() {
     let t = Sandbox::with_image("app:v1");
     for (words, said, code) in [
-        ("build .", "'docker build' is not here yet: it comes with img-build", 1),
+        ("build --sbom=true .", "'docker build --sbom': images have no attestations here", 125),
+        ("buildx build --builder x .", "'docker buildx build --builder': not supported here", 125),
         ("ps", "'docker ps' is not here yet: it comes with ctr-ps", 1),
         (
             "container exec x y",

@@ -4,6 +4,7 @@ mod attacks;
 mod cache;
 mod ends;
 mod language;
+mod sources;
 mod steps;
 
 use sandbox::image::{busybox, read_json};

@@ -2,6 +2,7 @@
 
 use crate::dockerfile::instruction::{Command, Healthcheck, Instruction, Operation, Start};
 use crate::dockerfile::scope::Scope;
+use crate::source::address::redacted;
 
 use super::config::Config;
 
@@ -83,7 +84,7 @@ fn owner(files: &crate::dockerfile::instruction::Files) -> String {
 
 fn places(files: &crate::dockerfile::instruction::Files) -> String {
     let contents = files.contents.iter().map(|content| format!("<<{}", content.name));
-    let places = files.sources.iter().cloned().chain(contents);
+    let places = files.sources.iter().map(|source| redacted(source)).chain(contents);
     places.chain([files.destination.clone()]).collect::<Vec<_>>().join(" ")
 }
 

@@ -18,6 +18,7 @@ use crate::dockerfile::scope::{Scope, Variables};
 use crate::dockerfile::stages::{Base, trigger};
 use crate::dockerfile::words::Lexer;
 use crate::error::Error;
+use crate::source::address::redacted;
 
 /// Builds a stage, and waits for those that it needs when it needs them.
 pub fn build(build: &Build, index: usize) -> Result<Built> {
@@ -142,11 +143,18 @@ impl Stage<'_> {
             );
             let (name, steps) = (self.build.graph.name(self.index), self.build.request.steps);
             let place = format!("{}\n{name}\n{n}", self.build.request.place);
+            let text = match operation {
+                Operation::Add(_) => {
+                    let words: Vec<String> = instruction.source.split(' ').map(redacted).collect();
+                    words.join(" ")
+                }
+                _ => instruction.source.clone(),
+            };
             self.work.step(&Asked {
                 instruction,
                 mounts: &mounts,
                 place: Digest::of(place.as_bytes()),
-                text: &instruction.source,
+                text: &text,
                 created_by: created_by.clone().unwrap_or_default(),
                 anew: steps.no_cache_filter.contains(&name),
                 log: &Step::new(steps.style, self.place.clone()),

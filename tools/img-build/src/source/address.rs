@@ -77,6 +77,15 @@ impl std::fmt::Debug for Address {
     }
 }
 
+/// Returns a source of ADD without the user and the password in it, as Docker shows it in history.
+pub fn redacted(source: &str) -> String {
+    let Some((scheme, rest)) = source.split_once("://") else { return source.into() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let Some((who, _)) = rest[..end].rsplit_once('@') else { return source.into() };
+    let masked = if who.contains(':') { "xxxxx:xxxxx" } else { "xxxxx" };
+    format!("{scheme}://{masked}{}", &rest[who.len()..])
+}
+
 /// Returns a text without its `%20`s.
 pub(super) fn decoded(text: &str) -> Result<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -138,6 +147,22 @@ mod tests {
         assert_eq!(format!("{address} {address:?}"), "https://h:444/a Address(https://h:444/a)");
         let token = Address::parse("https://token@h/a").unwrap();
         assert_eq!(token.authorization(), Some("Basic dG9rZW46"));
+    }
+
+    #[test]
+    fn history_does_not_tell_either() {
+        let table = [
+            ("a@b", "a@b"),
+            ("http://h/a@b", "http://h/a@b"),
+            ("http://me:hunter2@h/a@b", "http://xxxxx:xxxxx@h/a@b"),
+            ("https://token@h", "https://xxxxx@h"),
+            ("https://a:b@c@h?d#e", "https://xxxxx:xxxxx@h?d#e"),
+            ("ssh://git@h/a", "ssh://xxxxx@h/a"),
+            ("git@h:a", "git@h:a"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(redacted(text), expected);
+        }
     }
 
     #[test]

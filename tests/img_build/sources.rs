@@ -1,0 +1,257 @@
+//! Where files come from, and where the result goes: the web, repositories, tars, directories.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use sandbox::Sandbox;
+
+/// Serves `work/web` at `$WEB`, and the repositories in it at `$GIT`. What is asked for is written to `asked`.
+fn serve(t: &Sandbox) {
+    let root = t.path("work/web");
+    fs::create_dir(&root).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    t.set("WEB", listener.local_addr().unwrap().to_string());
+    let (web, asked) = (root.clone(), t.path("work/asked"));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Who hangs up has enough.
+            let _ = answer(stream, &web, &asked);
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    t.set("GIT", format!("git://{}", listener.local_addr().unwrap()));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let stream: OwnedFd = stream.into();
+            let mut daemon = Command::new("git");
+            daemon.args(["daemon", "--inetd", "--export-all"]);
+            daemon.arg(format!("--base-path={}", root.display())).stderr(Stdio::null());
+            daemon.stdin(stream.try_clone().unwrap()).stdout(stream).status().expect("git");
+        }
+    });
+    // What git wants to know before it commits.
+    for (name, value) in [("NAME", "a"), ("EMAIL", "a@b"), ("DATE", "1700000000 +0000")] {
+        t.set(&format!("GIT_AUTHOR_{name}"), value);
+        t.set(&format!("GIT_COMMITTER_{name}"), value);
+    }
+}
+
+fn answer(mut stream: TcpStream, root: &Path, asked: &Path) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().unwrap_or(Ok(String::new()))?;
+    let mut log = fs::File::options().create(true).append(true).open(asked)?;
+    writeln!(log, "{first}")?;
+    for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
+        if line.starts_with("authorization") {
+            writeln!(log, "{line}")?;
+        }
+    }
+    let path = first.split(' ').nth(1).unwrap_or_default();
+    let path = path.split('?').next().unwrap_or_default().trim_start_matches('/');
+    let head = match fs::read_to_string(root.join(format!("{path}.to"))) {
+        Ok(to) => format!("302 Found\r\nlocation: {}", to.trim()),
+        Err(_) if root.join(path).is_file() => "200 OK".to_owned(),
+        Err(_) => "404 Not Found".to_owned(),
+    };
+    let body = fs::read(root.join(path)).unwrap_or_default();
+    write!(
+        stream,
+        "HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\
+         last-modified: Tue, 14 Nov 2023 22:13:20 GMT\r\n\r\n",
+        body.len()
+    )?;
+    stream.write_all(&body)
+}
+
+/// Makes the repository `web/app` with two commits, the first of which is `v1`.
+const REPOSITORY: &str = "git init -q -b main web/app && cd web/app && \
+    printf 'FROM scratch\\nCOPY . /\\n' >Dockerfile && echo one >f && mkdir d && echo in >d/g && \
+    cp Dockerfile d && echo f >.dockerignore && git add -A && git commit -q -m one && git tag v1 && \
+    echo two >f && git commit -q -a -m two && cd ../..";
+
+#[test]
+fn a_file_from_the_web_is_private_and_new_when_it_differs() {
+    let t = Sandbox::new();
+    serve(&t);
+    t.sh("echo one >web/f; echo /f >web/moved.to").is_silent();
+    t.sh("printf 'FROM scratch\\nADD http://me:hunter2@%s/f?x=y http://%s/moved /d/\\n' $WEB $WEB >Dockerfile")
+        .is_silent();
+    let first = t.sh("img-build -q -t a .").text();
+    assert_eq!(t.sh("img-build -t a . 2>said").text(), first);
+    t.sh("img-build -q -o out . && cd out/d && cat f moved && stat -c %a f")
+        .prints("one\none\n600\n");
+    t.sh("img-build -q --keep-mtime -o - . | tar -tv --utc d/f | tr -s ' ' | cut -d' ' -f1,2,4,5")
+        .prints("-rw------- 0/0 2023-11-14 22:13\n");
+    t.sh("echo two >web/f; img-build -q -o out . && cat out/d/f").prints("two\n");
+    // To whom it was given, and to nobody else.
+    t.sh("sort -u asked").prints(
+        "GET /f HTTP/1.1\nGET /f?x=y HTTP/1.1\nGET /moved HTTP/1.1\nauthorization: Basic bWU6aHVudGVyMg==\n",
+    );
+    t.sh("rm web/f; img-build . 2>&1 >out.line | tail -1").prints(&format!(
+        "img-build: Dockerfile:2: ADD: http://{}/f: not found\n",
+        t.sh("printf %s $WEB").text()
+    ));
+    t.sh("rm Dockerfile; grep -r hunter2 . $TARE_ROOT $TARE_RUN | grep -v ^./asked; :").is_silent();
+}
+
+#[test]
+fn a_file_from_the_web_is_what_its_checksum_says() {
+    let t = Sandbox::new();
+    serve(&t);
+    t.sh("echo one >web/f; echo two >web/g").is_silent();
+    let dockerfile = |of: &str| {
+        format!(
+            "sum=$(sha256sum <web/{of} | cut -c-64); \
+             printf 'FROM scratch\\nADD --checksum=sha256:%s http://%s/f /\\n' $sum $WEB >Dockerfile; "
+        )
+    };
+    t.sh(&format!("{} img-build -q -o out . && cat out/f", dockerfile("f"))).prints("one\n");
+    t.sh(&format!("{} img-build -q -o none .; ls none", dockerfile("g")))
+        .says("/f: its digest is sha256:")
+        .exits(2);
+    t.sh("find $TARE_ROOT -name 'source-*'").is_silent();
+    for (to, why) in
+        [("file:///etc/passwd", "which is no web address"), ("/f", "more than 10 redirects")]
+    {
+        t.write("web/f.to", to);
+        t.sh(&format!("{} img-build -q .", dockerfile("f"))).says(why).exits(1);
+    }
+}
+
+#[test]
+fn a_context_comes_from_the_web() {
+    let t = Sandbox::new();
+    serve(&t);
+    t.sh("mkdir c; printf 'FROM scratch\\nCOPY f /\\n' >c/Dockerfile; echo one >c/f").is_silent();
+    let wanted = t.sh("img-build -q c").text();
+    for (option, name) in
+        [("-c", "a.tar"), ("-cz", "a.tgz"), ("-cJ", "a"), ("-cj", "b"), ("--zstd -c", "c")]
+    {
+        t.sh(&format!("tar -C c {option} . >web/{name}")).is_silent();
+        assert_eq!(t.sh(&format!("img-build -q http://$WEB/{name}")).text(), wanted, "{name}");
+        assert_eq!(t.sh(&format!("img-build -q - <web/{name}")).text(), wanted, "{name}");
+    }
+    t.sh("printf 'FROM scratch\\nENV a=b\\n' >web/Dockerfile").is_silent();
+    t.sh("img-build -q http://$WEB/Dockerfile | grep -c sha256").prints("1\n");
+    t.sh("cat web/Dockerfile | img-build -q - | grep -c sha256").prints("1\n");
+    assert_eq!(
+        t.sh("img-build -q -f c/Dockerfile --build-context x=http://$WEB/a.tgz c").text(),
+        wanted
+    );
+    t.sh("printf 'FROM scratch\\nCOPY --from=x f /\\n' >D; img-build -q -f D --build-context x=http://$WEB/a.tgz -o out c; cat out/f")
+        .prints("one\n");
+}
+
+#[test]
+fn a_tar_is_a_context_and_no_way_out() {
+    let t = Sandbox::new();
+    let bait = t.write("bait", "bait\n");
+    t.sh("mkdir c; printf 'FROM scratch\\nCOPY . /\\n' >c/Dockerfile; ln -s ../bait c/l; ln -s .. c/up").is_silent();
+    t.sh("tar -C c -c . | img-build -q -o out -; find out -type f -o -type l | sort")
+        .prints("out/Dockerfile\nout/l\nout/up\n");
+    t.sh("tar -C c -c . | head -c 3000 | img-build -").says("truncated tar").exits(1);
+    t.sh("tar -P -c ../work/bait c | img-build -").says("its name leads upwards").exits(1);
+    t.sh("printf 'FROM scratch\\nCOPY l /\\n' >c/Dockerfile; tar -C c -c . | img-build -q -")
+        .exits(1);
+    t.sh("rm c/Dockerfile; ln -s /etc/passwd c/Dockerfile; tar -C c -c . | img-build -q -")
+        .fails("img-build: Dockerfile: a link that leads out of the directory\n");
+    t.sh(": | img-build -")
+        .fails("img-build: nothing on stdin: did the command before this one fail?\n");
+    t.sh("img-build -f - - <bait").exits(2);
+    assert_eq!(fs::read_to_string(bait).unwrap(), "bait\n");
+    t.sh("find $TARE_ROOT -name 'source-*'").is_silent();
+}
+
+#[test]
+fn a_repository_is_a_context() {
+    let t = Sandbox::new();
+    serve(&t);
+    t.sh(REPOSITORY).is_silent();
+    let build = |rest: &str| {
+        format!(
+            "img-build -q -o out \"$GIT/app{rest}\" && find out -type f | sort && cat out/f; rm -r out"
+        )
+    };
+    // An ignore file is for directories, as BuildKit has it.
+    let files = "out/.dockerignore\nout/Dockerfile\nout/d/Dockerfile\nout/d/g\nout/f\n";
+    t.sh(&build("")).prints(&format!("{files}two\n"));
+    t.sh(&build("#v1")).prints(&format!("{files}one\n"));
+    t.sh("img-build -q -o out $GIT/app#:d && ls out").prints("Dockerfile\ng\n");
+    t.sh("SOURCE_DATE_EPOCH=context img-build -q -t app $GIT/app >line; img-inspect -f '{{.Created}}' app")
+        .prints("2023-11-14T22:13:20Z\n");
+    t.sh("img-build -q -f d/Dockerfile $GIT/app | grep -c sha256").prints("1\n");
+    t.sh("img-build $GIT/app#none").says("no branch, tag or commit none in it").exits(1);
+    t.sh("img-build $GIT/app#:../..").says("it leads out of the repository").exits(1);
+    t.sh("PATH=$(dirname $(command -v img-build)); img-build $GIT/app").fails(
+        "img-build: git is not installed\nhint: repositories are fetched by git(1): install git\n",
+    );
+}
+
+#[test]
+fn a_repository_is_added() {
+    let t = Sandbox::new();
+    serve(&t);
+    t.sh(REPOSITORY).is_silent();
+    let add = |flags: &str, rest: &str| {
+        format!(
+            "printf 'FROM scratch\\nADD {flags} %s/app{rest} /app\\n' $GIT >Dockerfile; img-build -q -o out . && "
+        )
+    };
+    t.sh(&format!("{} find out | sort; rm -r out", add("", "#v1"))).prints(
+        "out\nout/app\nout/app/.dockerignore\nout/app/Dockerfile\nout/app/d\nout/app/d/Dockerfile\nout/app/d/g\nout/app/f\n",
+    );
+    t.sh(&format!("{} cat out/app/g; rm -r out", add("", "#main:d"))).prints("in\n");
+    t.sh(&format!(
+        "{} git -c safe.directory='*' -C out/app describe --tags; rm -r out",
+        add("--keep-git-dir", "#v1")
+    ))
+    .prints("v1\n");
+    t.sh(&format!(
+        "id=$(git -C web/app rev-parse v1); {} cat out/app/f",
+        add("--checksum=$id", "#v1").replace("$id", "%s").replace("$GIT", "$id $GIT")
+    ))
+    .prints("one\n");
+    t.sh(&add("--checksum=0123456", "#v1").replace(" && ", "")).says(", and not 0123456").exits(1);
+    // What is there now decides, and not what was there.
+    t.sh(&format!("{} cat out/app/f", add("", ""))).prints("two\n");
+    t.sh("echo three >web/app/f; git -C web/app commit -qam three; img-build -q -o out . && cat out/app/f")
+        .prints("three\n");
+}
+
+#[test]
+fn files_go_into_a_directory_as_they_are() {
+    let t = Sandbox::with_image("base").as_user();
+    if sandbox::lacks(&["newuidmap"]) {
+        return;
+    }
+    t.write("Dockerfile", "FROM base\nCOPY --chown=7:8 --chmod=4755 Dockerfile /x/f\nRUN ln /x/f /x/g; ln -s /etc /x/e\n");
+    t.sh("mkdir -p out/x/f; echo stays >out/x/stays; ln -s /etc/passwd out/x/g; img-build -q -o out .").is_silent();
+    t.sh("cd out/x; stat -c '%a %h' f g; readlink e; cat stays; test -O f && echo ours")
+        .prints("4755 2\n4755 2\n/etc\nstays\nours\n");
+    // In a tar it is whose it is.
+    t.sh("img-build -q -o type=tar,dest=a.tar . && tar -tv --numeric-owner -f a.tar x/f | cut -d' ' -f1,2")
+        .prints("-rwsr-xr-x 7/8\n");
+    t.sh("cp a.tar b.tar; img-build -q --no-cache -o type=tar,dest=a.tar . && cmp a.tar b.tar")
+        .is_silent();
+    t.sh("img-ls -q | cut -d@ -f1").prints("base:latest\n");
+    t.sh("img-build -q -o type=tar,dest=none/a.tar .").exits(1);
+    t.sh("img-build -q -o - -o type=oci . | wc -c")
+        .says("two results go to stdout")
+        .ends_with("0\n");
+}
+
+#[test]
+fn an_image_is_pushed_by_its_name() {
+    let t = Sandbox::new().with_registry();
+    t.write("Dockerfile", "FROM scratch\nENV a=b\n");
+    let name = format!("{}/app:1", t.registry().address());
+    let line = t.sh(&format!("img-build -q -o type=image,name={name},push=true .")).text();
+    assert!(line.starts_with(&name), "{line}");
+    t.sh(&format!("img-pull -q --root other {name}")).prints(&line);
+    t.sh("img-build -q -o type=registry .").says("the image has no name").exits(2);
+}
