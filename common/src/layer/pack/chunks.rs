@@ -10,11 +10,13 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::num::NonZeroU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::Advice;
 
 use super::compression::{Compression, Compressor};
 use crate::digest::{Digest, Hasher};
@@ -23,6 +25,9 @@ use crate::layout::NewBlob;
 
 /// The most bytes of the tar that are on their way; what they become takes as much again.
 const FLYING: usize = 5 << 20;
+
+/// How many bytes are written before the disk is to begin with them, so that less is left when they are synced.
+const BATCH: u64 = 8 << 20;
 
 /// Takes the bytes of a tar, and makes a blob of them.
 pub(super) struct Chunks<'a> {
@@ -53,7 +58,7 @@ impl<'a> Chunks<'a> {
     pub(super) fn new(blob: NewBlob<'a>, compression: Compression) -> Result<Chunks<'a>> {
         // A blob that is the tar has its digest.
         let hasher = (!compression.is_none()).then(Hasher::sha256);
-        let mut output = Output { file: BufWriter::new(blob.file()?), hasher, size: 0 };
+        let mut output = Output { file: BufWriter::new(blob.file()?), hasher, size: 0, begun: 0 };
         output.put(compression.start())?;
         Ok(Chunks {
             blob,
@@ -305,6 +310,8 @@ struct Output {
     /// Nothing, if somebody else hashes the same bytes.
     hasher: Option<Hasher>,
     size: u64,
+    /// How much of it the disk was told to begin with.
+    begun: u64,
 }
 
 impl Output {
@@ -313,6 +320,13 @@ impl Output {
             hasher.update(bytes);
         }
         self.size += bytes.len() as u64;
-        self.file.write_all(bytes).context("cannot write the layer")
+        self.file.write_all(bytes).context("cannot write the layer")?;
+        if self.size - self.begun >= BATCH {
+            // Of what is not yet on the disk nothing is forgotten, but writing begins.
+            let len = NonZeroU64::new(self.size - self.begun);
+            let _ = rustix::fs::fadvise(self.file.get_ref(), self.begun, len, Advice::DontNeed);
+            self.begun = self.size;
+        }
+        Ok(())
     }
 }
