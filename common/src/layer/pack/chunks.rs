@@ -144,11 +144,12 @@ impl<'a> Chunks<'a> {
             way => way,
         };
         match &mut self.way {
-            Way::Here(output, None) => output.put(bytes)?,
-            Way::Here(output, Some(compressor)) => {
+            Way::Here(output, compressor) => {
                 let mut out = Vec::new();
-                compressor.compress(bytes, &mut out)?;
-                output.put(&out)?;
+                if let Some(compressor) = compressor {
+                    compressor.compress(bytes, &mut out)?;
+                }
+                output.chunk(self.compression, bytes, &out)?;
             }
             Way::Threads(threads) => {
                 let chunk = std::mem::replace(&mut self.chunk, Buffer::empty());
@@ -175,7 +176,7 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// A chunk, and what becomes of it.
+/// A chunk, and what becomes of it; nothing, if it is to be stored.
 struct Piece {
     tar: Buffer,
     out: Vec<u8>,
@@ -207,7 +208,7 @@ impl Threads {
         let (jobs, for_workers) = sync_channel(flying);
         let writer = thread::Builder::new()
             .name("write".into())
-            .spawn(move || write(output, &order, &to_us))?;
+            .spawn(move || write(output, compression, &order, &to_us))?;
         let mut threads = Threads {
             jobs: Some(jobs),
             order: Some(to_writer),
@@ -289,15 +290,13 @@ fn work(jobs: &Mutex<Receiver<(Piece, SyncSender<Done>)>>, mut compressor: Compr
 /// Writes chunks in their order.
 fn write(
     mut output: Output,
+    compression: Compression,
     order: &Receiver<Receiver<Done>>,
     used: &SyncSender<Piece>,
 ) -> Result<Output> {
     while let Ok(place) = order.recv() {
         let mut piece = place.recv().context("a thread that compresses has died")??;
-        match piece.out.is_empty() {
-            true => output.put(&piece.tar.bytes[..piece.tar.len])?,
-            false => output.put(&piece.out)?,
-        }
+        output.chunk(compression, &piece.tar.bytes[..piece.tar.len], &piece.out)?;
         piece.tar.len = 0;
         let _ = used.send(piece); // it may be that no more are wanted
     }
@@ -315,6 +314,14 @@ struct Output {
 }
 
 impl Output {
+    /// Writes a chunk of the tar, and what became of it; nothing, if it is to be stored.
+    fn chunk(&mut self, compression: Compression, tar: &[u8], out: &[u8]) -> Result<()> {
+        match out.is_empty() {
+            true => compression.store(tar, |piece| self.put(piece)),
+            false => self.put(out),
+        }
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
