@@ -10,11 +10,13 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::num::NonZeroU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::Advice;
 
 use super::compression::{Compression, Compressor};
 use crate::digest::{Digest, Hasher};
@@ -23,6 +25,9 @@ use crate::layout::NewBlob;
 
 /// The most bytes of the tar that are on their way; what they become takes as much again.
 const FLYING: usize = 5 << 20;
+
+/// How many bytes are written before the disk is to begin with them, so that less is left when they are synced.
+const BATCH: u64 = 8 << 20;
 
 /// Takes the bytes of a tar, and makes a blob of them.
 pub(super) struct Chunks<'a> {
@@ -53,7 +58,7 @@ impl<'a> Chunks<'a> {
     pub(super) fn new(blob: NewBlob<'a>, compression: Compression) -> Result<Chunks<'a>> {
         // A blob that is the tar has its digest.
         let hasher = (!compression.is_none()).then(Hasher::sha256);
-        let mut output = Output { file: BufWriter::new(blob.file()?), hasher, size: 0 };
+        let mut output = Output { file: BufWriter::new(blob.file()?), hasher, size: 0, begun: 0 };
         output.put(compression.start())?;
         Ok(Chunks {
             blob,
@@ -139,11 +144,12 @@ impl<'a> Chunks<'a> {
             way => way,
         };
         match &mut self.way {
-            Way::Here(output, None) => output.put(bytes)?,
-            Way::Here(output, Some(compressor)) => {
+            Way::Here(output, compressor) => {
                 let mut out = Vec::new();
-                compressor.compress(bytes, &mut out)?;
-                output.put(&out)?;
+                if let Some(compressor) = compressor {
+                    compressor.compress(bytes, &mut out)?;
+                }
+                output.chunk(self.compression, bytes, &out)?;
             }
             Way::Threads(threads) => {
                 let chunk = std::mem::replace(&mut self.chunk, Buffer::empty());
@@ -170,7 +176,7 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// A chunk, and what becomes of it.
+/// A chunk, and what becomes of it; nothing, if it is to be stored.
 struct Piece {
     tar: Buffer,
     out: Vec<u8>,
@@ -202,7 +208,7 @@ impl Threads {
         let (jobs, for_workers) = sync_channel(flying);
         let writer = thread::Builder::new()
             .name("write".into())
-            .spawn(move || write(output, &order, &to_us))?;
+            .spawn(move || write(output, compression, &order, &to_us))?;
         let mut threads = Threads {
             jobs: Some(jobs),
             order: Some(to_writer),
@@ -284,15 +290,13 @@ fn work(jobs: &Mutex<Receiver<(Piece, SyncSender<Done>)>>, mut compressor: Compr
 /// Writes chunks in their order.
 fn write(
     mut output: Output,
+    compression: Compression,
     order: &Receiver<Receiver<Done>>,
     used: &SyncSender<Piece>,
 ) -> Result<Output> {
     while let Ok(place) = order.recv() {
         let mut piece = place.recv().context("a thread that compresses has died")??;
-        match piece.out.is_empty() {
-            true => output.put(&piece.tar.bytes[..piece.tar.len])?,
-            false => output.put(&piece.out)?,
-        }
+        output.chunk(compression, &piece.tar.bytes[..piece.tar.len], &piece.out)?;
         piece.tar.len = 0;
         let _ = used.send(piece); // it may be that no more are wanted
     }
@@ -305,14 +309,31 @@ struct Output {
     /// Nothing, if somebody else hashes the same bytes.
     hasher: Option<Hasher>,
     size: u64,
+    /// How much of it the disk was told to begin with.
+    begun: u64,
 }
 
 impl Output {
+    /// Writes a chunk of the tar, and what became of it; nothing, if it is to be stored.
+    fn chunk(&mut self, compression: Compression, tar: &[u8], out: &[u8]) -> Result<()> {
+        match out.is_empty() {
+            true => compression.store(tar, |piece| self.put(piece)),
+            false => self.put(out),
+        }
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
         self.size += bytes.len() as u64;
-        self.file.write_all(bytes).context("cannot write the layer")
+        self.file.write_all(bytes).context("cannot write the layer")?;
+        if self.size - self.begun >= BATCH {
+            // Of what is not yet on the disk nothing is forgotten, but writing begins.
+            let len = NonZeroU64::new(self.size - self.begun);
+            let _ = rustix::fs::fadvise(self.file.get_ref(), self.begun, len, Advice::DontNeed);
+            self.begun = self.size;
+        }
+        Ok(())
     }
 }

@@ -146,6 +146,35 @@ impl Compression {
         }
     }
 
+    /// Gives, piece by piece, a chunk that is stored.
+    pub(super) fn store(
+        &self,
+        chunk: &[u8],
+        mut put: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        match self.format {
+            Format::Gzip => chunk.chunks(DEFLATE_STORED).try_for_each(|piece| {
+                // No last block, no compression; what precedes it ends with a byte.
+                let ([a, b], [c, d]) =
+                    ((piece.len() as u16).to_le_bytes(), (!piece.len() as u16).to_le_bytes());
+                put(&[0, a, b, c, d])?;
+                put(piece)
+            }),
+            Format::Zstd => {
+                // One segment, whose size is told in four bytes; no checksum.
+                let [a, b, c, d] = (chunk.len() as u32).to_le_bytes();
+                put(&[0x28, 0xb5, 0x2f, 0xfd, 0xa0, a, b, c, d])?;
+                let last = chunk.len().div_ceil(ZSTD_RAW) - 1;
+                chunk.chunks(ZSTD_RAW).enumerate().try_for_each(|(n, piece)| {
+                    let head = (piece.len() as u32) << 3 | u32::from(n == last);
+                    put(&head.to_le_bytes()[..3])?;
+                    put(piece)
+                })
+            }
+            Format::None => put(chunk),
+        }
+    }
+
     /// Returns what compresses chunks.
     pub(super) fn compressor(&self) -> Result<Compressor> {
         let engine = match self.format {
@@ -179,7 +208,7 @@ enum Engine {
 }
 
 impl Compressor {
-    /// Replaces what is in `out` by `chunk`, compressed.
+    /// Replaces what is in `out` by `chunk`, compressed; by nothing, if it is to be stored.
     pub(super) fn compress(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<()> {
         out.clear();
         out.reserve_exact(self.room);
@@ -187,9 +216,8 @@ impl Compressor {
             self.engine.squeeze(chunk, out)?;
         }
         // What could not be known of the whole chunk from its samples.
-        if out.is_empty() || out.len() > self.engine.stored(chunk.len()) {
+        if out.len() > self.engine.stored(chunk.len()) {
             out.clear();
-            self.engine.store(chunk, out);
         }
         Ok(())
     }
@@ -231,33 +259,6 @@ impl Engine {
         match self {
             Engine::Gzip(_) => len + 5 * len.div_ceil(DEFLATE_STORED),
             Engine::Zstd(_) => len + 9 + 3 * len.div_ceil(ZSTD_RAW),
-        }
-    }
-
-    fn store(&self, bytes: &[u8], out: &mut Vec<u8>) {
-        match self {
-            Engine::Gzip(_) => {
-                for piece in bytes.chunks(DEFLATE_STORED) {
-                    // No last block, no compression; what precedes it ends with a byte.
-                    let len = piece.len() as u16;
-                    out.push(0);
-                    out.extend_from_slice(&len.to_le_bytes());
-                    out.extend_from_slice(&(!len).to_le_bytes());
-                    out.extend_from_slice(piece);
-                }
-            }
-            Engine::Zstd(_) => {
-                // One segment, whose size is told in four bytes; no checksum.
-                out.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, 0xa0]);
-                out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-                let mut pieces = bytes.chunks(ZSTD_RAW).peekable();
-                while let Some(piece) = pieces.next() {
-                    let last = u32::from(pieces.peek().is_none());
-                    let head = (piece.len() as u32) << 3 | last;
-                    out.extend_from_slice(&head.to_le_bytes()[..3]);
-                    out.extend_from_slice(piece);
-                }
-            }
         }
     }
 }
