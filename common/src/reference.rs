@@ -71,7 +71,10 @@ impl Reference {
             (DOCKER_HUB, Some(name)) if !name.contains('/') && !TAKEN.contains(&name) => {
                 name.into()
             }
-            (DOCKER_HUB, _) => self.path.clone(),
+            // What a path begins with may look like a registry.
+            (DOCKER_HUB, _) if split_domain(&self.path) == (DOCKER_HUB, &*self.path) => {
+                self.path.clone()
+            }
             _ => self.repository(),
         }
     }
@@ -301,6 +304,17 @@ mod tests {
             ("docker.io/app", "docker.io/library/app:latest", "app:latest"),
             ("index.docker.io/library/app", "docker.io/library/app:latest", "app:latest"),
             ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
+            (
+                "docker.io/localhost/c",
+                "docker.io/localhost/c:latest",
+                "docker.io/localhost/c:latest",
+            ),
+            (
+                "docker.io/docker.io/c",
+                "docker.io/docker.io/c:latest",
+                "docker.io/docker.io/c:latest",
+            ),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
             ("localhost:5000/app:v1", "localhost:5000/app:v1", "localhost:5000/app:v1"),
             ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b:latest", "127.0.0.1:5000/a/b:latest"),

@@ -231,11 +231,15 @@ impl Index {
             let old = &self.images[at];
             let same =
                 old.digest == target.digest().to_string() && old.name.as_deref() == Some(name);
+            let once = self.images.iter().filter(|image| image.name() == Some(name)).count() == 1;
             // The same manifest may have come from a newer index, which is to be kept now.
-            if same && [None, chosen_from(&old.descriptor()?)].contains(&chosen_from(target)) {
+            if same
+                && once
+                && [None, chosen_from(&old.descriptor()?)].contains(&chosen_from(target))
+            {
                 return Ok(false);
             }
-            self.unname_at(at)?;
+            self.unname(name)?;
         }
         // The entry without a name has done its duty.
         let digest = target.digest().to_string();
@@ -255,11 +259,15 @@ impl Index {
 
     /// Takes `name` away from the image that has it; returns whether there was one.
     ///
-    /// One that loses its last name keeps an entry without one.
+    /// One that loses its last name keeps an entry without one. Whoever made the layout
+    /// may have given a name to several, of which only the first was ever found.
     pub fn unname(&mut self, name: &str) -> Result<bool> {
-        let Some(at) = self.position(name) else { return Ok(false) };
-        self.unname_at(at)?;
-        Ok(true)
+        let mut found = false;
+        while let Some(at) = self.position(name) {
+            self.unname_at(at)?;
+            found = true;
+        }
+        Ok(found)
     }
 
     /// Removes all entries but those that `keep` says yes to; returns the removed.

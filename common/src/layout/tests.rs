@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::digest::Hasher;
+use crate::image::REF_NAME;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -128,6 +129,29 @@ fn an_index_of_null_manifests_is_empty() {
         r#"{"schemaVersion":2,"manifests":[{}]}"#,
     ] {
         assert!(Index::parse(bad.as_bytes()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_name_that_somebody_gave_to_several_is_one_images_when_it_is_given_again() {
+    let (_dir, layout) = layout();
+    let descs = ["amd64", "arm64", "s390x"].map(|architecture| image(&layout, architecture));
+    let entry = |desc: &Descriptor, name: &str| {
+        format!(
+            r#"{{"mediaType":"{MANIFEST}","digest":"{}","size":{},"annotations":{{"{REF_NAME}":"{name}"}}}}"#,
+            desc.digest(),
+            desc.size()
+        )
+    };
+    let full = "docker.io/library/a:latest";
+    let same = [entry(&descs[0], full), entry(&descs[1], full), entry(&descs[1], "a")].join(",");
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{same}]}}"#);
+    let name = "a".parse().unwrap();
+    for target in &descs {
+        fs::write(layout.dir().join("index.json"), &index).unwrap();
+        layout.writing().unwrap().tag(&name, target, None).unwrap();
+        assert_eq!(names(&layout), [full], "{target:?}");
+        assert_eq!(layout.find(&name).unwrap().digest(), target.digest());
     }
 }
 

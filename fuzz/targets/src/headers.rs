@@ -153,7 +153,8 @@ fn follows_the_same_rules<R: Read>(theirs: &mut tar::Entry<R>) -> bool {
     });
     // Prefixes of star and of old Gos, and extensions without a magic, it does not know.
     let magic = &block[257..265];
-    let foreign = magic.starts_with(b"ustar") && magic != b"ustar\x0000";
+    let star = &block[508..512] == b"tar\0";
+    let foreign = magic.starts_with(b"ustar") && (magic != b"ustar\x0000" || star);
     let unknown = matches!(header.entry_type().as_byte(), b'x' | b'L' | b'K' | b'S');
     let mut keys = Vec::new();
     match theirs.pax_extensions() {
