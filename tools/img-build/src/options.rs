@@ -223,7 +223,14 @@ impl Options {
     /// Returns what the processes of steps are given.
     pub fn given(&self) -> Result<Given> {
         let usage = |err: anyhow::Error| -> anyhow::Error { Usage(error::line(&err)).into() };
-        let mut given = Given { shm_size: self.shm_size, memory: self.memory, ..Given::default() };
+        if self.memory.is_some() {
+            let refused = Usage("--memory: no limit of memory can be applied to a step".into());
+            return Err(anyhow::Error::new(refused)).hint(|| {
+                "the whole build can have one: systemd-run --scope -p MemoryMax=SIZE img-build ..."
+                    .into()
+            });
+        }
+        let mut given = Given { shm_size: self.shm_size, ..Given::default() };
         for text in &self.ulimits {
             given.ulimits.push(ulimit(text).map_err(usage)?);
         }

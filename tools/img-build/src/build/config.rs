@@ -69,8 +69,8 @@ impl Config {
         }
     }
 
-    /// Reads the config of a base image.
-    pub fn of(bytes: &[u8]) -> Result<Config> {
+    /// Reads the config of a base image that has so many layers.
+    pub fn of(bytes: &[u8], layers: usize) -> Result<Config> {
         let parsed = image::parse_config(bytes)?;
         let variant = parsed.variant().as_deref();
         let (os, architecture) = (parsed.os().to_string(), parsed.architecture().to_string());
@@ -82,10 +82,11 @@ impl Config {
             _ => Map::new(),
         };
         container.retain(|name, value| KEPT.contains(&name.as_str()) && !is_empty(value));
-        let history = match fields.remove("history") {
+        let mut history = match fields.remove("history") {
             Some(Value::Array(history)) => history,
             _ => Vec::new(),
         };
+        fit(&mut history, layers);
         let mut config = Config {
             platform: Platform::new(&os, &architecture, variant),
             os_version: fields.remove("os.version"),
@@ -243,7 +244,7 @@ impl Config {
     pub fn to_json(&self, diff_ids: &[Digest], epoch: i64) -> Result<Vec<u8>> {
         let layers = self.history.iter().filter(|step| step["empty_layer"] != true).count();
         ensure!(
-            self.history.is_empty() || layers == diff_ids.len(),
+            layers == diff_ids.len(),
             "the history has {layers} layers, the image {}",
             diff_ids.len()
         );
@@ -327,6 +328,19 @@ fn is_empty(value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         Value::Object(object) => object.is_empty(),
         _ => false,
+    }
+}
+
+/// Makes a history speak of so many layers: a base's may say nothing of some, or too much.
+fn fit(history: &mut Vec<Value>, layers: usize) {
+    let told = history.iter().filter(|step| step["empty_layer"] != true).count();
+    history.extend((told..layers).map(|_| json!({ "created_by": "unknown" })));
+    let making = history.iter_mut().filter(|step| step["empty_layer"] != true);
+    for step in making.take(told.saturating_sub(layers)) {
+        match step {
+            Value::Object(step) => drop(step.insert("empty_layer".into(), true.into())),
+            step => *step = json!({ "empty_layer": true }),
+        }
     }
 }
 
@@ -426,12 +440,28 @@ mod tests {
             "container_config": { "Cmd": ["x"] },
             "config": { "Cmd": ["base"], "User": "u", "Hostname": "h", "Healthcheck": { "Test": ["NONE"] }, "Env": ["A=b"] }
         });
-        let base = Config::of(base.to_string().as_bytes()).unwrap();
+        let base = Config::of(base.to_string().as_bytes(), 0).unwrap();
         let config = built(base, "ENTRYPOINT [\"e\"]");
         let expected = json!({
             "Entrypoint": ["e"], "User": "u", "Healthcheck": { "Test": ["NONE"] }, "Env": ["A=b", format!("PATH={PATH}")]
         });
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_bases_history_is_made_to_fit_its_layers() {
+        let step = |empty: bool| if empty { json!({ "empty_layer": true }) } else { json!({}) };
+        for (steps, layers) in [(vec![], 2), (vec![false, true], 2), (vec![false, false, true], 1)]
+        {
+            let history: Vec<Value> = steps.into_iter().map(step).collect();
+            let base = json!({
+                "architecture": "amd64", "os": "linux", "history": history,
+                "rootfs": { "type": "layers", "diff_ids": [] }, "config": {}
+            });
+            let mut config = Config::of(base.to_string().as_bytes(), layers).unwrap();
+            config.record("RUN a".into(), true, 0).unwrap();
+            assert!(config.to_json(&vec![Digest::of(b"a"); layers + 1], 0).is_ok(), "{base}");
+        }
     }
 
     #[test]

@@ -118,8 +118,6 @@ pub struct Given {
     pub shm_size: Option<u64>,
     /// Its limits.
     pub ulimits: Vec<PosixRlimit>,
-    /// The bytes of memory that it may have.
-    pub memory: Option<u64>,
     /// `--secret`.
     pub secrets: Secrets,
     /// `--ssh`.
@@ -156,6 +154,8 @@ struct Build<'a> {
     cache: &'a Cache,
     stages: Mutex<Stages>,
     changed: Condvar,
+    /// What was said once, and is true of every step.
+    noted: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -199,6 +199,7 @@ pub fn build(
         cache,
         stages: Mutex::default(),
         changed: Condvar::new(),
+        noted: Mutex::default(),
     };
     let errors = build.all(&order);
     if let Some(err) = errors.into_iter().next() {
@@ -243,6 +244,11 @@ impl Build<'_> {
             }),
         }
         errors.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether this is said for the first time.
+    fn is_news(&self, note: &str) -> bool {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(note.into())
     }
 
     fn stages(&self) -> MutexGuard<'_, Stages> {

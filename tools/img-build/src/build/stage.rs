@@ -93,7 +93,7 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
             }
         },
     };
-    let mut config = Config::of(&image.config).map_err(at_line)?;
+    let mut config = Config::of(&image.config, image.layers.len()).map_err(at_line)?;
     let triggers = config.take_triggers().into_iter().map(|text| trigger(&text, node.line));
     let triggers: crate::error::Result<Vec<Instruction>> = triggers.collect();
     let triggers = triggers.map_err(|err| err.of("ONBUILD").in_file(build.request.name))?;

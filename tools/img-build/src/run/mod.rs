@@ -81,8 +81,6 @@ pub struct Run<'a> {
     pub shm_size: Option<u64>,
     /// Its limits.
     pub ulimits: &'a [PosixRlimit],
-    /// The bytes of memory that it may have.
-    pub memory: Option<u64>,
     /// What `--secret` says.
     pub secrets: &'a Secrets,
     /// What `--ssh` says.
@@ -187,10 +185,6 @@ fn refuse(run: &Run) -> Result<()> {
     if run.security == Security::Insecure {
         return Err(anyhow!("--security=insecure: it takes devices, which a step cannot be given"))
             .hint(|| "without it, a step may what any container may".into());
-    }
-    if run.memory.is_some() {
-        return Err(anyhow!("--memory: no limit of memory can be applied to a step"))
-            .hint(|| "the whole build can have one: systemd-run --scope -p MemoryMax=".into());
     }
     ensure!(run.cwd.starts_with('/'), "{}: not an absolute path", run.cwd);
     Ok(())

@@ -117,7 +117,6 @@ impl<'a> Work<'a> {
                 hosts: &steps.hosts,
                 shm_size: given.shm_size,
                 ulimits: &given.ulimits,
-                memory: given.memory,
                 secrets: &given.secrets,
                 ssh: &given.ssh,
                 output,
@@ -131,7 +130,7 @@ impl<'a> Work<'a> {
                 Ended::Exited(status) => return Err(anyhow!("exit status {status}")),
                 Ended::Killed(signal) => return Err(anyhow!("killed by signal {signal}")),
             }
-            if let Some(note) = &ran.note {
+            if let Some(note) = ran.note.as_ref().filter(|note| build.is_news(note)) {
                 asked.log.warn(note);
             }
             let warnings = match &ran.how {
