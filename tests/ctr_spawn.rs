@@ -283,7 +283,7 @@ fn limits_never_lie() {
 fn signals_are_passed_on_once() {
     of_either_user(|t| {
         let script = "ctr-spawn --rm app sh -c 'trap \"echo got\" USR1; trap \"echo end; exit 4\" TERM; echo ready; while :; do sleep .05; done' >out & pid=$!
-            while ! grep -q ready out; do sleep .01; done
+            while ! grep -q ready out 2>/dev/null; do sleep .01; done
             kill -USR1 $pid; while ! grep -q got out; do sleep .01; done; sleep .2
             kill -TERM $pid; wait $pid; echo $?; cat out";
         t.sh(script).prints("4\nready\ngot\nend\n");

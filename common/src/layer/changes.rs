@@ -66,7 +66,7 @@ pub fn changes(
 
 /// Packs what is in the tree `after` and not, or not so, in the tree `before`; returns warnings.
 ///
-/// Times are as with [`changes`]; on disk nothing is changed. Files are compared by what they hold, unless their times
+/// Times are as with [`changes`], in `after` too unless that is read-only. Files are compared by what they hold, unless their times
 /// or sizes tell them apart.
 pub fn difference(
     before: &Path,
@@ -249,9 +249,9 @@ impl<'a, 'p> Walk<'a, 'p> {
             }
         }
         let time = self.clamped(mtime);
-        if time != mtime && self.reader.is_upper() {
-            utimensat(&self.here, name, &both(time), AtFlags::SYMLINK_NOFOLLOW)
-                .at(shown(&self.path))?;
+        if time != mtime {
+            let set = utimensat(&self.here, name, &both(time), AtFlags::SYMLINK_NOFOLLOW);
+            self.if_writable(set).at(shown(&self.path))?;
         }
         Ok(false)
     }
@@ -370,8 +370,9 @@ impl<'a, 'p> Walk<'a, 'p> {
     fn leave(&mut self) -> Result<()> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
         self.pending = self.pending.min(self.levels.len());
-        if level.entry.is_none() && self.reader.is_upper() {
-            futimens(&self.here, &both(level.time)).at(shown(&self.path))?;
+        if level.entry.is_none() && (self.reader.is_upper() || !self.levels.is_empty()) {
+            let set = futimens(&self.here, &both(level.time));
+            self.if_writable(set).at(shown(&self.path))?;
         }
         let Some(parent) = self.levels.last() else { return Ok(()) };
         let up = |dir: &OwnedFd| openat(dir, "..", DIRECTORY, Mode::empty());
@@ -454,6 +455,14 @@ impl<'a, 'p> Walk<'a, 'p> {
 
     fn read(&self, stat: &Stat, node: &Node) -> Result<(Metadata, Marks)> {
         self.reader.read(stat, node).at(shown(&self.path))
+    }
+
+    /// Lets a tree that is only compared be one that nobody can write to.
+    fn if_writable(&self, set: rustix::io::Result<()>) -> rustix::io::Result<()> {
+        match set {
+            Err(Errno::ROFS) if !self.reader.is_upper() => Ok(()),
+            set => set,
+        }
     }
 
     /// Returns the time that a file gets.

@@ -353,7 +353,10 @@ fn long(fields: &[String]) -> Result<Mount> {
         let mut options: Vec<String> = ["noexec", "nosuid", "nodev"].map(String::from).into();
         options.extend(readonly.then(|| "ro".into()));
         if let Some(text) = tmpfs_size {
-            options.push(format!("size={}", size(text).context("tmpfs-size")?));
+            options.push(format!(
+                "size={}",
+                size(text).with_context(|| format!("tmpfs-size: {text:?}"))?
+            ));
         }
         if let Some(text) = tmpfs_mode {
             options.push(format!("mode={:o}", mode(text).context("tmpfs-mode")?));

@@ -158,7 +158,7 @@ fn a_mount_option_that_is_wrong_is_refused() {
         ),
         ("type=tmpfs,src=/a,dst=/b", "a tmpfs has no source"),
         ("type=tmpfs,dst=/b,bind-recursive=enabled", "the bind- keys are only of use to type=bind"),
-        ("type=tmpfs,dst=/b,tmpfs-size=lots", "tmpfs-size: \"lots\": not a size (64m, 1g)"),
+        ("type=tmpfs,dst=/b,tmpfs-size=lots", "tmpfs-size: \"lots\": not a size (64m, 1.5g)"),
         ("type=tmpfs,dst=/b,tmpfs-mode=999", "tmpfs-mode: mode \"999\": not octal"),
         ("type=bind,\"src=/a,dst=/b", "a quote is not closed"),
         ("type=bind,\"src=/a\"x,dst=/b", "x,dst=/b: text after a closing quote"),
