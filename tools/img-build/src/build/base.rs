@@ -28,8 +28,6 @@ pub struct Image {
     pub digest: Digest,
     /// The bytes of its config.
     pub config: Vec<u8>,
-    /// What its config says that it is for.
-    pub platform: Platform,
     /// When it was made, as it says.
     pub created: Option<String>,
     /// Its layers, bottom first.
@@ -116,7 +114,6 @@ impl<'a> Images<'a> {
         Ok(Image {
             digest,
             config,
-            platform: image.platform(),
             created: image.config.created().as_ref().map(|created| created.to_string()),
             layers,
             name,

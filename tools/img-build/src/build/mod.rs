@@ -170,10 +170,6 @@ pub struct Outcome {
     pub desc: Descriptor,
     /// The config.
     pub config: Descriptor,
-    /// Its layers, bottom first.
-    pub layers: Vec<Layer>,
-    /// When it says that it was made.
-    pub epoch: i64,
 }
 
 /// Builds an image; its blobs are in the layout, and it has no name yet.
@@ -313,6 +309,6 @@ impl Build<'_> {
         let manifest = serde_json::to_vec(&manifest).context("the manifest")?;
         let digest = self.writing.put(&manifest)?;
         let desc = image::descriptor(MediaType::ImageManifest, &digest, manifest.len() as u64);
-        Ok(Outcome { desc, config, layers: built.layers, epoch: built.epoch })
+        Ok(Outcome { desc, config })
     }
 }
