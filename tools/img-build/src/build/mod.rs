@@ -34,6 +34,7 @@ use common::digest::Digest;
 use common::image;
 use common::layer::pack::Compression;
 use common::layout::Writing;
+use common::runtime::cgroup::Memory;
 use common::store::Store;
 use oci_spec::image::{Descriptor, MediaType};
 use oci_spec::runtime::PosixRlimit;
@@ -118,6 +119,8 @@ pub struct Given {
     pub shm_size: Option<u64>,
     /// Its limits.
     pub ulimits: Vec<PosixRlimit>,
+    /// How much memory its processes may have together.
+    pub memory: Option<Memory>,
     /// `--secret`.
     pub secrets: Secrets,
     /// `--ssh`.

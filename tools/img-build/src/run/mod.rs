@@ -31,7 +31,8 @@ use common::bundle::{self, Mappings};
 use common::digest::Digest;
 use common::error::{At, Hint};
 use common::overlay::{Overlay, Upper};
-use common::runtime::{self, CannotRun, CgroupView, Ended, Io, Shape, Stubs, Surrounding, cgroup};
+use common::runtime::cgroup::{self, Cgroup, Memory};
+use common::runtime::{self, CannotRun, CgroupView, Ended, Io, Shape, Stubs, Surrounding};
 use common::snapshot::{Root, Snapshot};
 use common::store::Store;
 use common::userns::{self, Mapping};
@@ -81,6 +82,8 @@ pub struct Run<'a> {
     pub shm_size: Option<u64>,
     /// Its limits.
     pub ulimits: &'a [PosixRlimit],
+    /// How much memory its processes may have together.
+    pub memory: Option<Memory>,
     /// What `--secret` says.
     pub secrets: &'a Secrets,
     /// What `--ssh` says.
@@ -105,6 +108,8 @@ pub enum Network {
 pub struct Ran {
     /// How its process ended.
     pub ended: Ended,
+    /// The limit of memory, in bytes, if one of its processes was killed for it.
+    pub out_of_memory: Option<u64>,
     /// What is in [`Ran::tree`].
     pub how: How,
     /// What the user should know, if anything.
@@ -176,8 +181,13 @@ pub fn run(run: Run) -> Result<Ran> {
     let mut stubs = Stubs::default();
     let ended = in_container(run, &step, &root, &mount, &mut stubs);
     stubs.remove();
-    let ended = ended?;
-    Ok(Ran { ended, how, note, tree, _step: step })
+    let (ended, out_of_memory) = ended?;
+    Ok(Ran { ended, out_of_memory, how, note, tree, _step: step })
+}
+
+/// Sees that steps can be kept to so much memory.
+pub fn try_limit(memory: Memory, store: &Store) -> Result<()> {
+    Step::make(store)?.limit(memory).map(drop)
 }
 
 /// Refuses what nobody would get.
@@ -201,14 +211,14 @@ fn mount(root: &Root) -> Result<OwnedFd> {
     }
 }
 
-/// Runs the process; returns how it ended.
+/// Runs the process; returns how it ended, and the limit of memory that it was killed for.
 fn in_container(
     mut run: Run,
     step: &Step,
     root: &Root,
     tree: &OwnedFd,
     stubs: &mut Stubs,
-) -> Result<Ended> {
+) -> Result<(Ended, Option<u64>)> {
     let entered = userns::is_entered()?;
     let on_memory = matches!(root, Root::Overlay(Overlay { upper: Upper::Tmpfs(_), .. }));
     let mut mounts = Mounts::new(step.dir(), run.store, on_memory)?;
@@ -238,10 +248,16 @@ fn in_container(
             made.at(target)?;
         }
     }
+    let cgroup = run.memory.map(|memory| step.limit(memory)).transpose()?;
     let surrounding = Surrounding {
         user_namespace: entered,
         entered,
-        cgroup: if cgroup::is_unified() { CgroupView::Unified } else { CgroupView::Empty },
+        tasks: cgroup.iter().flat_map(Cgroup::tasks).collect(),
+        cgroup: match &cgroup {
+            Some(cgroup) => cgroup.view(),
+            None if cgroup::is_unified() => CgroupView::Unified,
+            None => CgroupView::Empty,
+        },
         ..Surrounding::default()
     };
     let plan = runtime::plan(&spec, root, &surrounding)?;
@@ -258,7 +274,9 @@ fn in_container(
     let ended = running.wait();
     step.ended();
     drop(held);
-    ended
+    let out_of_memory = cgroup.is_some_and(|cgroup| cgroup.ran_out_of_memory());
+    let limit = run.memory.filter(|_| out_of_memory).map(|memory| memory.limit);
+    Ok((ended?, limit))
 }
 
 /// Says what is missing if a program is not one of this machine's.

@@ -104,6 +104,7 @@ impl Scratch {
             hosts: &[],
             shm_size: None,
             ulimits: &[],
+            memory: None,
             secrets,
             ssh: agents,
             output: output.try_clone().unwrap().into(),
