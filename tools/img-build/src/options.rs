@@ -13,7 +13,7 @@ use common::layer::pack::Compression;
 use common::platform::Platform;
 use common::reference::Reference;
 use common::runtime::cgroup::Memory;
-use img_build::build::Given;
+use img_build::build::{Allowed, Given};
 use img_build::dockerfile::scope::Told;
 use img_build::output::Output;
 use img_build::source::named::Named;
@@ -88,6 +88,10 @@ pub struct Options {
     /// What steps see of the network: host or none
     #[arg(long, value_name = "NETWORK", default_value = "default", hide_default_value = true)]
     pub network: Network,
+
+    /// Let steps have what they ask for: security.insecure, network.host
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub allow: Vec<String>,
 
     /// Have steps know the host NAME by this address
     #[arg(long = "add-host", value_name = "NAME:ADDRESS", value_parser = host)]
@@ -239,6 +243,23 @@ impl Options {
         self.secrets.iter().try_for_each(|text| given.secrets.add(text))?;
         self.ssh.iter().try_for_each(|text| given.ssh.add(text))?;
         Ok(given)
+    }
+
+    /// Returns what steps may have that ask for it.
+    pub fn allowed(&self) -> Result<Allowed> {
+        let mut allowed = Allowed { network: self.network == Network::Host, insecure: false };
+        for what in &self.allow {
+            match what.as_str() {
+                "network.host" => allowed.network = true,
+                "security.insecure" => allowed.insecure = true,
+                other => {
+                    let unknown = Usage(format!("--allow: {other}: nothing that can be allowed"));
+                    return Err(anyhow::Error::new(unknown))
+                        .hint(|| "security.insecure or network.host".into());
+                }
+            }
+        }
+        Ok(allowed)
     }
 
     /// Returns how much memory a step may use: Docker's rules.

@@ -47,6 +47,7 @@ const PREDEFINED: [&str; 8] = [
 pub fn produce(options: &Options) -> Result<()> {
     let store = options.root.open()?;
     run::enter(&store)?;
+    let allowed = options.allowed()?;
     let mut given = options.given()?;
     if let Some(memory) = &mut given.memory {
         limit(memory, options, &store)?;
@@ -80,6 +81,7 @@ pub fn produce(options: &Options) -> Result<()> {
         keep_mtime: options.keep_mtime,
         compression,
         no_network: options.network == Network::None,
+        allowed,
         hosts: options.hosts.clone(),
         given,
     };

@@ -5,6 +5,7 @@
 //!
 //! step     the directory of a step, and its end, however it comes     cache    caches that outlive builds
 //! mounts   RUN --mount                                                secrets  what nothing keeps
+//! insecure RUN --security=insecure
 //! ```
 //!
 //! The container is the one that ctr-spawn makes: Docker's capabilities, seccomp filter and
@@ -15,6 +16,7 @@
 //! [`enter`] comes first, once a process: mounts are made here, and nobody else is to see them.
 
 mod cache;
+mod insecure;
 mod mask;
 mod mounts;
 pub mod secrets;
@@ -26,7 +28,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use common::bundle::{self, Mappings};
 use common::digest::Digest;
 use common::error::{At, Hint};
@@ -159,7 +161,7 @@ impl Ran {
 ///
 /// The thread that calls this must stay until it returns, as it does unless it is killed.
 pub fn run(run: Run) -> Result<Ran> {
-    refuse(&run)?;
+    ensure!(run.cwd.starts_with('/'), "{}: not an absolute path", run.cwd);
     let step = Step::make(run.store)?;
     let (mut root, note) = run.snapshot.root(step.dir())?;
     let (tree, how) = match &mut root {
@@ -177,7 +179,7 @@ pub fn run(run: Run) -> Result<Ran> {
             (dir.clone(), How::Copied { before })
         }
     };
-    let mount = mount(&root)?;
+    let mount = mount(&root, run.security == Security::Insecure)?;
     let mut stubs = Stubs::default();
     let ended = in_container(run, &step, &root, &mount, &mut stubs);
     stubs.remove();
@@ -190,19 +192,10 @@ pub fn try_limit(memory: Memory, store: &Store) -> Result<()> {
     Step::make(store)?.limit(memory).map(drop)
 }
 
-/// Refuses what nobody would get.
-fn refuse(run: &Run) -> Result<()> {
-    if run.security == Security::Insecure {
-        return Err(anyhow!("--security=insecure: it takes devices, which a step cannot be given"))
-            .hint(|| "without it, a step may what any container may".into());
-    }
-    ensure!(run.cwd.starts_with('/'), "{}: not an absolute path", run.cwd);
-    Ok(())
-}
-
-/// Mounts a root, nowhere yet.
-fn mount(root: &Root) -> Result<OwnedFd> {
+/// Mounts a root, nowhere yet; with `devices`, those in it can be opened.
+fn mount(root: &Root, devices: bool) -> Result<OwnedFd> {
     match root {
+        Root::Overlay(overlay) if devices => overlay.mount(MountAttrFlags::empty()),
         Root::Overlay(overlay) => overlay.mount(MountAttrFlags::MOUNT_ATTR_NODEV),
         Root::Dir(dir) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -337,6 +330,9 @@ fn spec(
         process.set_rlimits(Some(run.ulimits.to_vec()));
     }
 
+    if run.security == Security::Insecure {
+        insecure::apply(&mut spec, entered);
+    }
     let mut all = spec.mounts().clone().unwrap_or_default();
     if let Some(size) = run.shm_size {
         for mount in all.iter_mut().filter(|mount| mount.destination() == Path::new("/dev/shm")) {

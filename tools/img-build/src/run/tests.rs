@@ -295,8 +295,6 @@ fn it_runs_as_whom_and_where_it_is_told() {
         },
     );
     t.prints("ls /sys/class/net", "lo\n", |run| run.network = Network::None);
-    let err = t.run_with(&t.snapshot(), "", |run| run.security = Security::Insecure);
-    assert!(line(&err.err().unwrap()).starts_with("--security=insecure: "));
 }
 
 #[test]

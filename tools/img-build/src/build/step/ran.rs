@@ -30,6 +30,8 @@ impl<'a> Work<'a> {
     pub(super) fn run(&mut self, asked: &Asked, run: &instruction::Run) -> Result<Layer> {
         let build = self.build;
         let steps = build.request.steps;
+        // What an image kept for this stage is seen only now.
+        steps.allowed.check(&asked.instruction.operation)?;
         let config = &self.state.config;
         let shell = config.shell().into_iter().map(str::to_owned);
         let start = asked.instruction.start(run);
