@@ -510,9 +510,10 @@ fn confine(process: &Process, linux: &Linux, ops: &mut Vec<Op>) -> Result<()> {
         );
         limits.push(Limit { resource, soft: limit.soft(), hard: limit.hard() });
     }
-    ops.extend(limits.into_iter().map(Op::Limit));
     ops.push(Op::Keyring);
     ops.push(Op::Chdir(process.cwd().clone()));
+    // From here on nothing is opened: with a limit below what its supervisor has open, nothing could be.
+    ops.extend(limits.into_iter().map(Op::Limit));
     let user = process.user();
     let groups = user.additional_gids().clone().unwrap_or_default();
     for id in [user.uid(), user.gid()].iter().chain(&groups) {

@@ -85,9 +85,9 @@ set the host name to \"box\"
 take the loopback interface up
 make / read-only
 change the root
-set resource limit 7
 start a session keyring
 change to /
+set resource limit 7
 become user 0:0
 set the capabilities
 tie its life to the supervisor's
