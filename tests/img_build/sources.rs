@@ -115,11 +115,19 @@ fn a_file_from_the_web_is_what_its_checksum_says() {
         .says("/f: its digest is sha256:")
         .exits(2);
     t.sh("find $TARE_ROOT -name 'source-*'").is_silent();
+    // What has it already is not asked for again.
+    t.sh(&format!(
+        "rm asked; {} img-build -q --no-cache -o out . && cat out/f asked",
+        dockerfile("f")
+    ))
+    .outputs("one\n", "cat: asked: No such file or directory\n", 1);
     for (to, why) in
         [("file:///etc/passwd", "which is no web address"), ("/f", "more than 10 redirects")]
     {
         t.write("web/f.to", to);
-        t.sh(&format!("{} img-build -q .", dockerfile("f"))).says(why).exits(1);
+        t.sh(&format!("rm -rf $TARE_ROOT/cache/web; {} img-build -q .", dockerfile("f")))
+            .says(why)
+            .exits(1);
     }
 }
 

@@ -104,6 +104,15 @@ impl Method {
     }
 }
 
+/// When a response is to be 304, and nothing else: RFC 9110, section 13.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unless<'a> {
+    /// It has this entity tag: `If-None-Match`.
+    Match(&'a str),
+    /// It was not changed since this date: `If-Modified-Since`.
+    Since(&'a str),
+}
+
 /// A request.
 #[derive(Default)]
 pub struct Request<'a> {
@@ -115,6 +124,8 @@ pub struct Request<'a> {
     pub authorization: Option<&'a str>,
     /// The first byte that is wanted, if not all are.
     pub from: Option<u64>,
+    /// When nothing is wanted.
+    pub unless: Option<Unless<'a>>,
     /// A form, which makes it a POST.
     pub form: Option<String>,
 }
@@ -154,6 +165,11 @@ impl Http {
         if let Some(from) = request.from {
             builder = builder.header(header::RANGE, format!("bytes={from}-"));
         }
+        builder = match request.unless {
+            Some(Unless::Match(etag)) => builder.header(header::IF_NONE_MATCH, etag),
+            Some(Unless::Since(date)) => builder.header(header::IF_MODIFIED_SINCE, date),
+            None => builder,
+        };
         if let Some(text) = request.authorization {
             builder = builder.header(header::AUTHORIZATION, secret(text)?);
         }

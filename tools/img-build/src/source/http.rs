@@ -1,8 +1,9 @@
 //! What ADD fetches: a file from the web.
 //!
 //! It goes to a temporary file as it comes, so its size does not matter. Its
-//! digest is the key of the step; it is fetched in each build, since nobody else
-//! knows what is there now. Redirects are followed, but only to the web, and with
+//! digest is the key of the step; the server is asked in each build, since nobody else
+//! knows what is there now, but what has not changed does not come again. One of a known
+//! checksum is not even asked for. Redirects are followed, but only to the web, and with
 //! credentials only within one scheme, host and port.
 
 use std::fmt::{self, Display};
@@ -22,6 +23,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, fchmod, ftruncate, futimens, openat, seek};
 
 use super::address::Address;
+use super::kept::{Kept, Record};
 use super::{Elsewhere, Tree};
 
 /// A file that was fetched.
@@ -30,7 +32,7 @@ pub struct Fetched {
     pub tree: Tree,
     /// Its name there, which is no pattern, whatever is in it.
     pub name: String,
-    /// Its digest: sha256, or as the checksum has it.
+    /// Its digest: sha256, or as the checksum has it, this time or the last.
     pub digest: Digest,
     /// How many bytes it has.
     pub size: u64,
@@ -70,16 +72,39 @@ fn fetch(
     checksum: Option<&Digest>,
     elsewhere: &Elsewhere,
 ) -> Result<Fetched> {
+    let kept = Kept::of(address, &(elsewhere.scratch)()?);
+    let mut known = kept.record().filter(|record| match (checksum, record.digest()) {
+        (Some(expected), digest) => digest == Some(*expected),
+        (None, digest) => digest.is_some(),
+    });
     let authorization = authorization(address, elsewhere)?;
     let (dir, root) = elsewhere.directory()?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let mut file = File::from(openat(&root, name, flags, mode).context("cannot keep it")?);
+    let mut got = match checksum {
+        Some(_) => known.take().map_or(Ok(None), |record| kept.copy(&record, &mut file))?,
+        None => None,
+    };
     let mut failed = 0;
     let (digest, size, mtime) = loop {
+        if let Some(got) = got {
+            break got;
+        }
         let hasher = checksum.map_or_else(Hasher::sha256, Digest::hasher);
-        let err = match once(address, authorization.as_deref(), elsewhere, hasher, &mut file) {
-            Ok(fetched) => break fetched,
+        let asked = authorization.as_deref();
+        let err = match once(address, asked, elsewhere, known.as_ref(), hasher, &mut file) {
+            Ok(Answer::New { digest, size, mtime, record }) => {
+                if let Some(record) = record.filter(|_| checksum.is_none_or(|it| *it == digest)) {
+                    kept.keep(&dir.path().join(name), record, &digest, size);
+                }
+                break (digest, size, mtime);
+            }
+            Ok(Answer::Same) => {
+                // Of what is not what it was, all is fetched.
+                got = known.take().map_or(Ok(None), |record| kept.copy(&record, &mut file))?;
+                continue;
+            }
             Err(err) => err,
         };
         let Some(pause) = pause(&err, failed, elsewhere) else { return plain(err) };
@@ -90,8 +115,7 @@ fn fetch(
         ));
         failed += 1;
         thread::sleep(pause);
-        ftruncate(&file, 0)?;
-        seek(&file, rustix::fs::SeekFrom::Start(0))?;
+        empty(&file)?;
     };
     if let Some(expected) = checksum {
         ensure!(digest == *expected, "its digest is {digest}, and not {expected}");
@@ -103,24 +127,51 @@ fn fetch(
     Ok(Fetched { tree, name: name.into(), digest, size, mtime })
 }
 
-/// Asks once; returns the digest, the size and the time.
+/// Makes a file one that nothing was written to.
+pub(super) fn empty(file: &File) -> Result<()> {
+    ftruncate(file, 0)?;
+    seek(file, rustix::fs::SeekFrom::Start(0))?;
+    Ok(())
+}
+
+/// What a server says.
+enum Answer {
+    /// The file is what is known.
+    Same,
+    /// This is the file.
+    New { digest: Digest, size: u64, mtime: i64, record: Option<Record> },
+}
+
+/// Asks once, for anything but what is known.
 fn once(
     address: &Address,
     authorization: Option<&str>,
     elsewhere: &Elsewhere,
+    known: Option<&Record>,
     mut hasher: Hasher,
     file: &mut File,
-) -> Result<(Digest, u64, i64)> {
-    let request = Request { accept: "*/*", authorization, ..Request::default() };
+) -> Result<Answer> {
+    let request = |unless| Request { accept: "*/*", authorization, unless, ..Request::default() };
     // From HTTPS to plain HTTP, too, as BuildKit does it: a checksum is what to trust.
-    let (mut response, _) = follow(&elsewhere.http, false, address.url(), request)?;
+    let ask = |unless| follow(&elsewhere.http, false, address.url(), request(unless));
+    let unless = known.and_then(Record::unless);
+    let (mut response, mut url) = ask(unless)?;
+    if let (Some(_), Some(known), 304) = (unless, known, response.status()) {
+        if known.is_from(&url) {
+            return Ok(Answer::Same);
+        }
+        (response, url) = ask(None)?;
+    }
     ensure!(response.status() == 200, Answered::of(&response));
     let mtime = response.header("last-modified").and_then(seconds).unwrap_or(0);
     let mut buffer = vec![0; 64 << 10];
     let mut size = 0;
     loop {
         match response.read(&mut buffer)? {
-            0 => return Ok((hasher.finish(), size, mtime)),
+            0 => {
+                let record = Record::of(&response, &url, mtime);
+                return Ok(Answer::New { digest: hasher.finish(), size, mtime, record });
+            }
             n => {
                 hasher.update(&buffer[..n]);
                 file.write_all(&buffer[..n]).context("cannot keep it")?;
@@ -144,7 +195,7 @@ fn authorization(address: &Address, elsewhere: &Elsewhere) -> Result<Option<Stri
 }
 
 /// Reads a date of HTTP: RFC 9110, section 5.6.7.
-fn seconds(date: &str) -> Option<i64> {
+pub(super) fn seconds(date: &str) -> Option<i64> {
     let parsed = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(date.trim());
     parsed.ok().map(Timestamp::as_second).filter(|seconds| *seconds >= 0)
 }

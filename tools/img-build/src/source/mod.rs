@@ -3,7 +3,7 @@
 //! ```text
 //! context   the directory, the tar or the repository that the build is given
 //! http      what ADD fetches                 git   repositories, by git(1)
-//! named     what --build-context calls by a name
+//! named     what --build-context calls by a name         kept  what was fetched before
 //! repository  address   how a repository and a URL are written
 //! ```
 //!
@@ -14,6 +14,7 @@ pub mod address;
 pub mod context;
 pub mod git;
 pub mod http;
+mod kept;
 pub mod named;
 pub mod repository;
 
