@@ -271,10 +271,19 @@ fn limits_never_lie() {
     bundle(&t, ".linux.resources.pids.limit = 5");
     let forks = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done 2>/dev/null; wait; echo ok";
     t.sh(&format!("ctr-spawn --bundle b sh -c '{forks}'")).exits(2);
-    bundle(&t, ".linux.resources.memory.limit = 100000000");
+    let memory = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+    if std::path::Path::new(memory).exists() {
+        bundle(
+            &t,
+            ".linux.resources = {pids: {limit: 7}, memory: {limit: 100000000, swap: 100000000}}",
+        );
+        t.sh("ctr-spawn --bundle b sh -c 'cd /sys/fs/cgroup; ls; cat memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes pids/pids.max'")
+            .prints("memory\npids\n99999744\n99999744\n7\n");
+    }
+    bundle(&t, ".linux.resources.cpu.shares = 10");
     t.sh("ctr-spawn --bundle b true").outputs(
         "",
-        "ctr-spawn: linux.resources.memory: this limit is not supported\n",
+        "ctr-spawn: linux.resources.cpu: this limit is not supported\n",
         125,
     );
 }

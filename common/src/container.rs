@@ -93,9 +93,9 @@ pub struct Status {
     /// The signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// The cgroup that was made for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<PathBuf>,
+    /// The cgroups that were made for it: of version 1 one for each controller.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<PathBuf>,
     /// Where its output went.
     pub log: Log,
     /// What it does not have that it would have elsewhere, such as a default limit.
@@ -320,9 +320,7 @@ fn end(status: &Status) {
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         let _ = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
     }
-    if let Some(cgroup) = &status.cgroup {
-        cgroup::remove_abandoned(cgroup);
-    }
+    status.cgroups.iter().for_each(|cgroup| cgroup::remove_abandoned(cgroup));
 }
 
 /// Tells whether a container was started since the machine was, so that its process id may mean something.

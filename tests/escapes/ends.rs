@@ -56,7 +56,7 @@ fn the_cgroup_of_one_that_wrote_nothing_is_removed() {
     let t = sandbox();
     t.sh(&format!(
         "ctr-spawn --rm app sleep 1014 & {STARTED}
-         group=$(jq -r .cgroup $TARE_ROOT/containers/[0-9a-f]*/status.json); [ -d $group ] || echo none
+         group=$(jq -r .cgroups[] $TARE_ROOT/containers/[0-9a-f]*/status.json); [ -d $group ] || echo none
          kill -9 $inner; wait $pid; echo $?
          cd $TARE_ROOT/containers; mkdir -p .run; n=0
          for mark in .rm .run; do
@@ -151,7 +151,7 @@ fn a_bomb_leaves_the_host_its_processes_and_ends_at_once() {
         };
         let run = t.sh(&format!(
             "env --default-signal=INT ctr-spawn {PROBE} --bundle b /probe bomb >out 2>&1 & {STARTED}
-             group=$(jq -r .cgroup $TARE_ROOT/containers/[0-9a-f]*/status.json)
+             group=$(jq -r .cgroups[] $TARE_ROOT/containers/[0-9a-f]*/status.json)
              until [ $(cat $group/pids.current) = 150 ]; do sleep .05; done
              for i in 1 2 3 4 5 6 7 8 9 10; do /bin/true || echo none; done
              {end}

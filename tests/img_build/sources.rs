@@ -255,3 +255,22 @@ fn an_image_is_pushed_by_its_name() {
     t.sh(&format!("img-pull -q --root other {name}")).prints(&line);
     t.sh("img-build -q -o type=registry .").says("the image has no name").exits(2);
 }
+
+#[test]
+fn a_directory_is_what_a_stage_begins_with() {
+    let t = Sandbox::new();
+    t.sh("mkdir -p 'root/bin' 'root/with space' c; cp /bin/busybox root/bin/; ln -s busybox root/bin/sh; echo x >root/not; echo not >root/.dockerignore
+          chmod 700 'root/with space'; chmod 4755 root/bin/busybox").is_silent();
+    t.write("c/Dockerfile", "FROM deps AS one\nRUN test -x /bin/sh && test ! -e /not && echo ran >/ran\nFROM one\nCMD [\"/bin/sh\", \"-c\", \"cat /ran\"]\n");
+    t.sh("img-build -q -t app --build-context deps=root c >out && ctr-spawn --rm app")
+        .prints("ran\n");
+    t.sh("img-build -q -o - --target one --build-context deps=root c | tar -tv | sed 's/ .* 00:00//' | grep -e ^d -e ^-")
+        .prints("-rw-r--r-- .dockerignore\ndrwxr-xr-x bin/\n-rwsr-xr-x bin/busybox\n-rw-r--r-- ran\ndrwx------ with space/\n");
+    t.sh("img-inspect --config app | jq -c '.config.Env, .history[0].created_by'")
+        .prints("[\"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"]\n\"COPY . / # buildkit\"\n");
+    // The same files are the same base, whenever they were changed, and others are another.
+    let cached = "img-build --target one --build-context deps=root c 2>&1 >out | grep -c cached; :";
+    t.sh(&format!("find root -exec touch -h {{}} +; {cached}")).prints("2\n");
+    t.sh(&format!("echo y >root/new; {cached}")).prints("0\n");
+    t.sh("img-build -q --build-context deps=nowhere c").says("nowhere").exits(1);
+}

@@ -68,6 +68,13 @@ const CHECKS: &[(&str, &str, i32)] = &[
     ("echo '+memory +pids' >/sys/fs/cgroup/cgroup.subtree_control; mkdir /sys/fs/cgroup/small
         echo 80M >/sys/fs/cgroup/small/memory.max; echo $$ >/sys/fs/cgroup/small/cgroup.procs
         ctr-spawn --rm app cat /proc/self/cgroup", "0::/\n", 0),
+    // A step's memory, and what becomes of one that wants more.
+    (r"mkdir -p ctx; cd ctx; printf 'FROM app\nRUN cd /sys/fs/cgroup; cat memory.max memory.swap.max cgroup.controllers\n' >Dockerfile
+        img-build --no-cache -m 20m . 2>said >line; sed -n 's/.* | //p' said
+        printf 'FROM app\nRUN dd if=/dev/zero of=/dev/null bs=64M count=1\n' >Dockerfile
+        img-build -q -m 20m --memory-swap 20m .", "20971520\n20971520\nmemory\nimg-build: Dockerfile:2: RUN: out of memory: the limit is 20 MiB\n", 1),
+    ("img-build -q -m 100m ctx >line && ctr-spawn --rm app true", "", 0),
+    (LEFT, "", 0),
     // A cgroup of version 2 beside ours, with the system's own in the middle of the tree.
     ("rmdir /sys/fs/cgroup/small; echo gone", "gone\n", 0),
     // Somebody to whom nothing is delegated.
@@ -77,6 +84,8 @@ const CHECKS: &[(&str, &str, i32)] = &[
     ctr-spawn --rm app sh -c 'cat /etc/layered; test -e /bin/vi'", "layered\n", 1),
     ("# user
     img-unpack -q app out && ctr-spawn --bundle out sh -c 'cat /etc/layered; exit 3'", "./out\nlayered\n", 3),
+    (r"# user
+    mkdir ctx; cd ctx; printf 'FROM app\nRUN true\n' >Dockerfile; img-build -q -m 20m . 2>&1 | sed 's/.*cannot be applied.*/refused/'", "refused\nhint: to let it be applied: systemd-run --user --scope, or chown /sys/fs/cgroup to this user\n", 0),
     ("# user
     ctr-spawn --name kept app true; grep -o 'no limit of 2048 processes' /home/tare/containers/*/status.json; rm -rf /home/tare/containers; :", "no limit of 2048 processes\n", 0),
     // Somebody to whom a part of the tree is.
@@ -86,6 +95,10 @@ const CHECKS: &[(&str, &str, i32)] = &[
         done; echo $$ >/sys/fs/cgroup/mine/session/cgroup.procs
         su user -c 'export TARE_ROOT=/home/tare TARE_RUN=/home/run HOME=/home
             ctr-spawn --rm app cat /sys/fs/cgroup/pids.max /proc/self/cgroup; ls /sys/fs/cgroup/mine | grep tare'", "2048\n0::/\n", 1),
+    (r#"echo $$ >/sys/fs/cgroup/mine/session/cgroup.procs
+        su user -c 'export TARE_ROOT=/home/tare TARE_RUN=/home/run HOME=/home; cd /home/work/ctx
+            echo "FROM app" >Dockerfile; echo "RUN cat /sys/fs/cgroup/memory.max" >>Dockerfile
+            img-build -m 20m . 2>&1 >line | sed -n "s/.* | //p"; ls /sys/fs/cgroup/mine | grep tare'"#, "20971520\n", 1),
     (LEFT, "", 0),
 ];
 

@@ -27,7 +27,7 @@ pub enum Op {
     },
     /// Leaves the session of whoever started us, and its terminal.
     Session,
-    /// Moves to the container's cgroup of a version 1 controller, by its `tasks` file.
+    /// Moves to the container's cgroup of a version 1 controller, by its `tasks` file, or of version 2, by `cgroup.procs`.
     JoinCgroup(PathBuf),
     /// Makes the cgroup that the process is in now the root of those it sees.
     CgroupNamespace,

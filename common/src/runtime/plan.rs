@@ -22,6 +22,7 @@ use oci_spec::runtime::{
 
 use super::CgroupView;
 use super::capability::Sets;
+use super::cgroup;
 use super::mount::{self, Surroundings};
 use super::op::{Kind, Limit, Node, Op};
 use crate::snapshot::Root;
@@ -61,7 +62,7 @@ pub struct Surrounding {
     pub entered: bool,
     /// Puts a small init before the command.
     pub init: bool,
-    /// The `tasks` files of version 1 that the container joins.
+    /// The files by which the container moves into its cgroups, where it is not born in them.
     pub tasks: Vec<PathBuf>,
     /// What the container sees of its cgroups.
     pub cgroup: CgroupView,
@@ -318,6 +319,7 @@ impl Rules {
 
 /// Refuses limits that nobody would apply.
 fn limits(resources: &LinuxResources) -> Result<()> {
+    cgroup::Limits::of(resources)?;
     let value = serde_json::to_value(resources)?;
     for (name, limit) in value.as_object().into_iter().flatten() {
         let empty = match limit {
@@ -326,7 +328,7 @@ fn limits(resources: &LinuxResources) -> Result<()> {
             other => other.is_null(),
         };
         ensure!(
-            empty || matches!(name.as_str(), "devices" | "pids"),
+            empty || matches!(name.as_str(), "devices" | "memory" | "pids"),
             "linux.resources.{name}: this limit is not supported"
         );
     }

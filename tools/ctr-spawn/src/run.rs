@@ -12,7 +12,7 @@ use common::container::{self, Container};
 use common::error::At;
 use common::overlay::{Overlay, Upper};
 use common::platform::Platform;
-use common::runtime::cgroup::{self, Cgroup};
+use common::runtime::cgroup::{self, Cgroup, Limits};
 use common::runtime::{self, Ahead, CgroupView, Io, Plan, Surrounding};
 use common::snapshot::{Root, Snapshot};
 use common::store::Store;
@@ -332,10 +332,11 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
     let started = (|| {
         let terminal = agree(&mut spec, terminal)?;
         let cgroup = limit(&spec, &mut container, &containers, asked)?;
+        let born = cgroup.as_ref().map(Cgroup::open).transpose()?.flatten();
         let surrounding = Surrounding {
             user_namespace: userns::is_entered()?,
             entered,
-            tasks: cgroup.iter().filter_map(Cgroup::tasks).collect(),
+            tasks: cgroup.iter().filter(|_| born.is_none()).flat_map(Cgroup::tasks).collect(),
             cgroup: match &cgroup {
                 Some(cgroup) => cgroup.view(),
                 None if cgroup::is_unified() => CgroupView::Unified,
@@ -354,7 +355,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
             },
             output: None,
             root: mount,
-            cgroup: cgroup.as_ref().map(Cgroup::open).transpose()?.flatten(),
+            cgroup: born,
             network,
         };
         container.status.command =
@@ -365,7 +366,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
         container.status.pid = Some(running.pid.as_raw_nonzero().get());
         container.status.pid_inode = container::pid_inode(&running.pidfd);
         container.status.started = Some(container::now());
-        container.status.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
+        container.status.cgroups = cgroup.iter().flat_map(Cgroup::dirs).collect();
         // While it runs already: nobody needs these files to start it.
         let saved = write_config(&container, &spec).and_then(|()| container.save());
         if saved.is_err() {
@@ -388,7 +389,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
     } else {
         container.status.pid = None;
         container.status.pid_inode = None;
-        container.status.cgroup = None;
+        container.status.cgroups.clear();
         container.status.finished = Some(container::now());
         container.status.exit_code = Some(ended.status.into());
         container.status.signal = ended.signal;
@@ -428,24 +429,26 @@ fn limit(
     asked: bool,
 ) -> Result<Option<Cgroup>> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let pids = resources.and_then(|resources| resources.pids().as_ref()).map(|pids| pids.limit());
-    let pids = pids.filter(|pids| *pids > 0);
+    let limits = resources.map(Limits::of).transpose()?.unwrap_or_default();
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     let has = |kind| namespaces.into_iter().flatten().any(|namespace| namespace.typ() == kind);
     // Without one for mounts it is not started at all.
     let bounded = has(LinuxNamespaceType::Pid) || !has(LinuxNamespaceType::Mount);
-    if pids.is_none() && bounded {
+    if limits == Limits::default() && bounded {
         return Ok(None);
     }
-    let make = |pids| Cgroup::make(container.id(), pids, |id| container::is_alive(containers, id));
-    let Some(pids) = pids else {
-        let why = "linux.namespaces: without one for pids it takes a cgroup to end a container";
-        return make(0).context(why).map(Some);
-    };
-    match make(pids) {
-        Ok(cgroup) => Ok(Some(cgroup)),
-        Err(err) if asked => Err(err.context("linux.resources.pids: cannot be applied")),
-        Err(err) => {
+    let made = Cgroup::make(container.id(), &limits, |id| container::is_alive(containers, id));
+    match (made, limits.pids) {
+        (Ok(cgroup), _) => Ok(Some(cgroup)),
+        (Err(err), _) if limits.memory.is_some() => {
+            Err(err.context("linux.resources: cannot be applied"))
+        }
+        (Err(err), None) => {
+            let why = "linux.namespaces: without one for pids it takes a cgroup to end a container";
+            Err(err.context(why))
+        }
+        (Err(err), _) if asked => Err(err.context("linux.resources.pids: cannot be applied")),
+        (Err(err), Some(pids)) => {
             let note = format!("no limit of {pids} processes: {}", common::error::line(&err));
             container.status.notes.push(note);
             Ok(None)

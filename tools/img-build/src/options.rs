@@ -12,11 +12,15 @@ use common::error::{self, Hint, Usage};
 use common::layer::pack::Compression;
 use common::platform::Platform;
 use common::reference::Reference;
-use img_build::build::Given;
+use common::runtime::cgroup::Memory;
+use img_build::build::{Allowed, Given};
 use img_build::dockerfile::scope::Told;
 use img_build::output::Output;
 use img_build::source::named::Named;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
+
+/// The least limit of memory, as Docker has it.
+const LEAST_MEMORY: u64 = 6 << 20;
 
 /// Build an image from a Dockerfile
 #[derive(Parser)]
@@ -85,6 +89,10 @@ pub struct Options {
     #[arg(long, value_name = "NETWORK", default_value = "default", hide_default_value = true)]
     pub network: Network,
 
+    /// Let steps have what they ask for: security.insecure, network.host
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub allow: Vec<String>,
+
     /// Have steps know the host NAME by this address
     #[arg(long = "add-host", value_name = "NAME:ADDRESS", value_parser = host)]
     pub hosts: Vec<(String, IpAddr)>,
@@ -108,6 +116,10 @@ pub struct Options {
     /// How much memory a step may use
     #[arg(short, long, value_name = "SIZE", value_parser = cli::size)]
     pub memory: Option<u64>,
+
+    /// How much memory and swap together a step may use, if not twice the memory; -1 for any
+    #[arg(long, value_name = "SIZE", value_parser = memory_swap, allow_hyphen_values = true)]
+    pub memory_swap: Option<MemorySwap>,
 
     /// Make one layer of all but the base's
     #[arg(long)]
@@ -223,20 +235,50 @@ impl Options {
     /// Returns what the processes of steps are given.
     pub fn given(&self) -> Result<Given> {
         let usage = |err: anyhow::Error| -> anyhow::Error { Usage(error::line(&err)).into() };
-        if self.memory.is_some() {
-            let refused = Usage("--memory: no limit of memory can be applied to a step".into());
-            return Err(anyhow::Error::new(refused)).hint(|| {
-                "the whole build can have one: systemd-run --scope -p MemoryMax=SIZE img-build ..."
-                    .into()
-            });
-        }
-        let mut given = Given { shm_size: self.shm_size, ..Given::default() };
+        let memory = self.memory().map_err(usage)?;
+        let mut given = Given { shm_size: self.shm_size, memory, ..Given::default() };
         for text in &self.ulimits {
             given.ulimits.push(ulimit(text).map_err(usage)?);
         }
         self.secrets.iter().try_for_each(|text| given.secrets.add(text))?;
         self.ssh.iter().try_for_each(|text| given.ssh.add(text))?;
         Ok(given)
+    }
+
+    /// Returns what steps may have that ask for it.
+    pub fn allowed(&self) -> Result<Allowed> {
+        let mut allowed = Allowed { network: self.network == Network::Host, insecure: false };
+        for what in &self.allow {
+            match what.as_str() {
+                "network.host" => allowed.network = true,
+                "security.insecure" => allowed.insecure = true,
+                other => {
+                    let unknown = Usage(format!("--allow: {other}: nothing that can be allowed"));
+                    return Err(anyhow::Error::new(unknown))
+                        .hint(|| "security.insecure or network.host".into());
+                }
+            }
+        }
+        Ok(allowed)
+    }
+
+    /// Returns how much memory a step may use: Docker's rules.
+    fn memory(&self) -> Result<Option<Memory>> {
+        let both = self.memory_swap.filter(|both| *both != MemorySwap::Bytes(0));
+        let Some(limit) = self.memory.filter(|limit| *limit > 0) else {
+            ensure!(both.is_none(), "--memory-swap: it takes --memory as well");
+            return Ok(None);
+        };
+        ensure!(limit >= LEAST_MEMORY, "--memory: {limit} bytes: it takes 6m at least");
+        let swap = match both {
+            None => Some(limit),
+            Some(MemorySwap::Any) => None,
+            Some(MemorySwap::Bytes(both)) => {
+                let swap = both.checked_sub(limit);
+                Some(swap.context("--memory-swap: it is memory and swap, and less than --memory")?)
+            }
+        };
+        Ok(Some(Memory { limit, swap }))
     }
 
     /// Returns the moment that the build says it happened at, if one is given: that of the context's commit, perhaps.
@@ -251,6 +293,22 @@ impl Options {
         let wrong = |_| Usage(format!("{NAME}: {text:?}: not a number of seconds"));
         let epoch: i64 = text.parse().map_err(wrong).hint(|| "date +%s".into())?;
         Ok(Some(epoch))
+    }
+}
+
+/// How much memory and swap together a step may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemorySwap {
+    /// So much.
+    Bytes(u64),
+    /// As much swap as there is.
+    Any,
+}
+
+fn memory_swap(text: &str) -> Result<MemorySwap> {
+    match text {
+        "-1" => Ok(MemorySwap::Any),
+        text => cli::size(text).map(MemorySwap::Bytes),
     }
 }
 

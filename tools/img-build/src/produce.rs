@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use common::cli::{self, Operand};
-use common::error::visible;
+use common::error::{line, visible};
 use common::image;
 use common::layout::Writing;
 use common::platform::Platform;
 use common::reference::Reference;
+use common::runtime::cgroup::Memory;
 use common::store::Store;
 use common::tree;
 use img_build::build::base::Images;
@@ -46,7 +47,11 @@ const PREDEFINED: [&str; 8] = [
 pub fn produce(options: &Options) -> Result<()> {
     let store = options.root.open()?;
     run::enter(&store)?;
-    let given = options.given()?;
+    let allowed = options.allowed()?;
+    let mut given = options.given()?;
+    if let Some(memory) = &mut given.memory {
+        limit(memory, options, &store)?;
+    }
     let (compression, annotations) = (options.compression()?, options.annotations());
     let sinks = deliver::look(&options.outputs)?;
     let scratch = || {
@@ -76,6 +81,7 @@ pub fn produce(options: &Options) -> Result<()> {
         keep_mtime: options.keep_mtime,
         compression,
         no_network: options.network == Network::None,
+        allowed,
         hosts: options.hosts.clone(),
         given,
     };
@@ -116,6 +122,22 @@ pub fn produce(options: &Options) -> Result<()> {
         all => index(all, &writing)?,
     };
     hand_over(options, &store, &writing, &desc, &outcomes, sinks)
+}
+
+/// Sees that steps can be kept to this much memory, before anything is done.
+///
+/// A limit of swap that nobody asked for is left out where swap is not counted.
+fn limit(memory: &mut Memory, options: &Options, store: &Store) -> Result<()> {
+    let Err(err) = run::try_limit(*memory, store) else { return Ok(()) };
+    let without = Memory { swap: None, ..*memory };
+    if options.memory_swap.is_some() || run::try_limit(without, store).is_err() {
+        return Err(err.context("--memory: cannot be applied"));
+    }
+    *memory = without;
+    if style(options) != Style::None {
+        cli::warn(format!("--memory: swap is not limited: {}", line(&err)));
+    }
+    Ok(())
 }
 
 /// Says what the user should know before anything is done.

@@ -109,7 +109,11 @@ fn what_nobody_would_do_is_refused_by_its_name() {
         ("/process/selinuxLabel", json!("a:b:c"), "process.selinuxLabel"),
         ("/linux/mountLabel", json!("a:b:c"), "linux.mountLabel"),
         ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality"),
-        ("/linux/resources", json!({"memory": {"limit": 1000}}), "linux.resources.memory"),
+        (
+            "/linux/resources",
+            json!({"memory": {"swappiness": 1}}),
+            "linux.resources.memory.swappiness",
+        ),
         ("/linux/resources", json!({"cpu": {"shares": 1}}), "linux.resources.cpu"),
         ("/linux/resources", json!({"unified": {"memory.max": "1"}}), "linux.resources.unified"),
         ("/linux/rootfsPropagation", json!("shared"), "linux.rootfsPropagation"),
@@ -143,6 +147,7 @@ fn what_asks_for_nothing_is_not_refused() {
         ("/process/apparmorProfile", json!("unconfined")),
         ("/process/selinuxLabel", json!("")),
         ("/linux/resources", json!({"memory": {}, "cpu": {}, "pids": {"limit": 10}})),
+        ("/linux/resources", json!({"memory": {"limit": 1 << 30, "swap": -1}})),
         ("/linux/rootfsPropagation", json!("rprivate")),
     ] {
         planned(with(pointer, value)).unwrap();

@@ -34,6 +34,7 @@ use common::digest::Digest;
 use common::image;
 use common::layer::pack::Compression;
 use common::layout::Writing;
+use common::runtime::cgroup::Memory;
 use common::store::Store;
 use oci_spec::image::{Descriptor, MediaType};
 use oci_spec::runtime::PosixRlimit;
@@ -44,6 +45,7 @@ use self::cache::{Cache, Layer};
 use self::config::Config;
 use self::log::Style;
 use crate::dockerfile::Dockerfile;
+use crate::dockerfile::instruction::{Network, Operation, Security};
 use crate::dockerfile::scope::{Globals, Scope, Told};
 use crate::dockerfile::stages::Graph;
 use crate::run::secrets::{Agents, Secrets};
@@ -105,10 +107,38 @@ pub struct Steps {
     pub compression: Compression,
     /// RUN sees nothing of the network, unless it says otherwise.
     pub no_network: bool,
+    /// What a RUN may have that says it wants it.
+    pub allowed: Allowed,
     /// Names of hosts.
     pub hosts: Vec<(String, IpAddr)>,
     /// What processes are given besides.
     pub given: Given,
+}
+
+/// What a step has only if whoever builds has allowed it, BuildKit's entitlements: nothing in a Dockerfile or an
+/// image does (CVE-2024-23653).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// RUN --network=host.
+    pub network: bool,
+    /// RUN --security=insecure.
+    pub insecure: bool,
+}
+
+impl Allowed {
+    /// Refuses what an instruction wants beyond this.
+    fn check(self, operation: &Operation) -> crate::error::Result<()> {
+        let Operation::Run(run) = operation else { return Ok(()) };
+        let network = run.network == Network::Host && !self.network;
+        let insecure = run.security == Security::Insecure && !self.insecure;
+        let (flag, name) = match (network, insecure) {
+            (false, false) => return Ok(()),
+            (true, _) => ("--network=host", "network.host"),
+            (_, true) => ("--security=insecure", "security.insecure"),
+        };
+        let err = crate::error::Error::new(format!("{flag}: {name} is not allowed"));
+        Err(err.hint(format!("img-build --allow {name}, if whoever wrote that is to be trusted")))
+    }
 }
 
 /// What the process of a step is given besides what its image says.
@@ -118,6 +148,8 @@ pub struct Given {
     pub shm_size: Option<u64>,
     /// Its limits.
     pub ulimits: Vec<PosixRlimit>,
+    /// How much memory its processes may have together.
+    pub memory: Option<Memory>,
     /// `--secret`.
     pub secrets: Secrets,
     /// `--ssh`.
@@ -185,6 +217,13 @@ pub fn build(
     let graph = Graph::of(request.file, &globals, &request.told.contexts).map_err(in_file)?;
     let target = graph.target(request.told.target.as_deref()).map_err(in_file)?;
     let order = graph.order(target).map_err(in_file)?;
+    for stage in &order {
+        let own = request.file.stages[*stage].instructions.iter();
+        for instruction in graph.stages[*stage].triggers.iter().chain(own) {
+            let allowed = request.steps.allowed.check(&instruction.operation);
+            allowed.map_err(|err| in_file(err.of("RUN").at(instruction.first)))?;
+        }
+    }
     let build = Build {
         request,
         graph,

@@ -59,16 +59,14 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
         let name = build.request.name;
         err.context(format!("{name}:{}: FROM", node.line))
     };
+    let nothing = || {
+        let config = Config::empty(platform);
+        let scope = Scope::on(Variables::of(config.env()));
+        let epoch = build.request.epoch.unwrap_or(0);
+        Built { layers: Vec::new(), config, scope, epoch, base: None }
+    };
     let image = match &node.base {
-        Base::Scratch => {
-            let config = Config::empty(platform);
-            let scope = Scope::on(Variables::of(config.env()));
-            let epoch = build.request.epoch.unwrap_or(0);
-            return Ok((
-                Built { layers: Vec::new(), config, scope, epoch, base: None },
-                Vec::new(),
-            ));
-        }
+        Base::Scratch => return Ok((nothing(), Vec::new())),
         Base::Stage(below) => {
             let mut built = (*build.wait(*below)?).clone();
             built.config.begin_stage();
@@ -83,13 +81,12 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
             Some(Named::Image(operand)) => {
                 build.images.operand(operand, platform).map_err(at_line)?
             }
+            // Files are what they would be if they were copied: root's, with their modes.
             _ => {
-                let err = Error::new(format!("{name}: a directory of files is no base"));
-                return Err(err
-                    .hint(format!("FROM scratch, and COPY --from={name} . /"))
-                    .of("FROM")
-                    .at(node.line)
-                    .in_file(build.request.name));
+                let files = trigger(&format!("COPY --from={name} . /"), node.line);
+                let files = files.map_err(|err| err.of("FROM").in_file(build.request.name))?;
+                let files = Instruction { keyword: "FROM".into(), ..files };
+                return Ok((nothing(), vec![files]));
             }
         },
     };

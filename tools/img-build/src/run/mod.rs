@@ -5,6 +5,7 @@
 //!
 //! step     the directory of a step, and its end, however it comes     cache    caches that outlive builds
 //! mounts   RUN --mount                                                secrets  what nothing keeps
+//! insecure RUN --security=insecure
 //! ```
 //!
 //! The container is the one that ctr-spawn makes: Docker's capabilities, seccomp filter and
@@ -15,6 +16,7 @@
 //! [`enter`] comes first, once a process: mounts are made here, and nobody else is to see them.
 
 mod cache;
+mod insecure;
 mod mask;
 mod mounts;
 pub mod secrets;
@@ -26,12 +28,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use common::bundle::{self, Mappings};
 use common::digest::Digest;
 use common::error::{At, Hint};
 use common::overlay::{Overlay, Upper};
-use common::runtime::{self, CannotRun, CgroupView, Ended, Io, Shape, Stubs, Surrounding, cgroup};
+use common::runtime::cgroup::{self, Cgroup, Memory};
+use common::runtime::{self, CannotRun, CgroupView, Ended, Io, Shape, Stubs, Surrounding};
 use common::snapshot::{Root, Snapshot};
 use common::store::Store;
 use common::userns::{self, Mapping};
@@ -81,6 +84,8 @@ pub struct Run<'a> {
     pub shm_size: Option<u64>,
     /// Its limits.
     pub ulimits: &'a [PosixRlimit],
+    /// How much memory its processes may have together.
+    pub memory: Option<Memory>,
     /// What `--secret` says.
     pub secrets: &'a Secrets,
     /// What `--ssh` says.
@@ -105,6 +110,8 @@ pub enum Network {
 pub struct Ran {
     /// How its process ended.
     pub ended: Ended,
+    /// The limit of memory, in bytes, if one of its processes was killed for it.
+    pub out_of_memory: Option<u64>,
     /// What is in [`Ran::tree`].
     pub how: How,
     /// What the user should know, if anything.
@@ -154,7 +161,7 @@ impl Ran {
 ///
 /// The thread that calls this must stay until it returns, as it does unless it is killed.
 pub fn run(run: Run) -> Result<Ran> {
-    refuse(&run)?;
+    ensure!(run.cwd.starts_with('/'), "{}: not an absolute path", run.cwd);
     let step = Step::make(run.store)?;
     let (mut root, note) = run.snapshot.root(step.dir())?;
     let (tree, how) = match &mut root {
@@ -172,27 +179,23 @@ pub fn run(run: Run) -> Result<Ran> {
             (dir.clone(), How::Copied { before })
         }
     };
-    let mount = mount(&root)?;
+    let mount = mount(&root, run.security == Security::Insecure)?;
     let mut stubs = Stubs::default();
     let ended = in_container(run, &step, &root, &mount, &mut stubs);
     stubs.remove();
-    let ended = ended?;
-    Ok(Ran { ended, how, note, tree, _step: step })
+    let (ended, out_of_memory) = ended?;
+    Ok(Ran { ended, out_of_memory, how, note, tree, _step: step })
 }
 
-/// Refuses what nobody would get.
-fn refuse(run: &Run) -> Result<()> {
-    if run.security == Security::Insecure {
-        return Err(anyhow!("--security=insecure: it takes devices, which a step cannot be given"))
-            .hint(|| "without it, a step may what any container may".into());
-    }
-    ensure!(run.cwd.starts_with('/'), "{}: not an absolute path", run.cwd);
-    Ok(())
+/// Sees that steps can be kept to so much memory.
+pub fn try_limit(memory: Memory, store: &Store) -> Result<()> {
+    Step::make(store)?.limit(memory).map(drop)
 }
 
-/// Mounts a root, nowhere yet.
-fn mount(root: &Root) -> Result<OwnedFd> {
+/// Mounts a root, nowhere yet; with `devices`, those in it can be opened.
+fn mount(root: &Root, devices: bool) -> Result<OwnedFd> {
     match root {
+        Root::Overlay(overlay) if devices => overlay.mount(MountAttrFlags::empty()),
         Root::Overlay(overlay) => overlay.mount(MountAttrFlags::MOUNT_ATTR_NODEV),
         Root::Dir(dir) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -201,14 +204,14 @@ fn mount(root: &Root) -> Result<OwnedFd> {
     }
 }
 
-/// Runs the process; returns how it ended.
+/// Runs the process; returns how it ended, and the limit of memory that it was killed for.
 fn in_container(
     mut run: Run,
     step: &Step,
     root: &Root,
     tree: &OwnedFd,
     stubs: &mut Stubs,
-) -> Result<Ended> {
+) -> Result<(Ended, Option<u64>)> {
     let entered = userns::is_entered()?;
     let on_memory = matches!(root, Root::Overlay(Overlay { upper: Upper::Tmpfs(_), .. }));
     let mut mounts = Mounts::new(step.dir(), run.store, on_memory)?;
@@ -238,10 +241,16 @@ fn in_container(
             made.at(target)?;
         }
     }
+    let cgroup = run.memory.map(|memory| step.limit(memory)).transpose()?;
     let surrounding = Surrounding {
         user_namespace: entered,
         entered,
-        cgroup: if cgroup::is_unified() { CgroupView::Unified } else { CgroupView::Empty },
+        tasks: cgroup.iter().flat_map(Cgroup::tasks).collect(),
+        cgroup: match &cgroup {
+            Some(cgroup) => cgroup.view(),
+            None if cgroup::is_unified() => CgroupView::Unified,
+            None => CgroupView::Empty,
+        },
         ..Surrounding::default()
     };
     let plan = runtime::plan(&spec, root, &surrounding)?;
@@ -258,7 +267,9 @@ fn in_container(
     let ended = running.wait();
     step.ended();
     drop(held);
-    ended
+    let out_of_memory = cgroup.is_some_and(|cgroup| cgroup.ran_out_of_memory());
+    let limit = run.memory.filter(|_| out_of_memory).map(|memory| memory.limit);
+    Ok((ended?, limit))
 }
 
 /// Says what is missing if a program is not one of this machine's.
@@ -319,6 +330,9 @@ fn spec(
         process.set_rlimits(Some(run.ulimits.to_vec()));
     }
 
+    if run.security == Security::Insecure {
+        insecure::apply(&mut spec, entered);
+    }
     let mut all = spec.mounts().clone().unwrap_or_default();
     if let Some(size) = run.shm_size {
         for mount in all.iter_mut().filter(|mount| mount.destination() == Path::new("/dev/shm")) {

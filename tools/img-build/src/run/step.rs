@@ -23,6 +23,7 @@ use common::cli::on_interrupt;
 use common::container::{self, Container};
 use common::error::{Hint, line};
 use common::runtime::Running;
+use common::runtime::cgroup::{self, Cgroup, Limits, Memory};
 use common::store::Store;
 use common::userns::{self, Mapping};
 use nix::sched::{CloneFlags, unshare};
@@ -115,8 +116,9 @@ fn end_all() {
     }
 }
 
-/// Removes a step's directory.
+/// Removes a step's directory, and its cgroup.
 fn clear(container: &Container) {
+    container.status.cgroups.iter().for_each(|cgroup| cgroup::remove_abandoned(cgroup));
     let dir = container.dir();
     let _ = unmount(dir.join("upper"), UnmountFlags::DETACH); // if it is in memory
     for entry in fs::read_dir(dir.join("mounts")).into_iter().flatten().flatten() {
@@ -162,6 +164,18 @@ impl Step {
     /// Writes a file that the step may read.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         self.lock().write(name, bytes)
+    }
+
+    /// Makes the cgroup that keeps it to so much memory; a signal waits until it is known.
+    pub(super) fn limit(&self, memory: Memory) -> Result<Cgroup> {
+        let known = steps();
+        let mut container = self.lock();
+        let others = self.dir.parent().unwrap_or(&self.dir);
+        let limits = Limits { pids: None, memory: Some(memory) };
+        let cgroup = Cgroup::make(container.id(), &limits, |id| container::is_alive(others, id))?;
+        container.status.cgroups = cgroup.dirs();
+        drop(known);
+        Ok(cgroup)
     }
 
     /// Starts its process; a signal waits until it is known.

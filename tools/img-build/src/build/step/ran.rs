@@ -30,6 +30,8 @@ impl<'a> Work<'a> {
     pub(super) fn run(&mut self, asked: &Asked, run: &instruction::Run) -> Result<Layer> {
         let build = self.build;
         let steps = build.request.steps;
+        // What an image kept for this stage is seen only now.
+        steps.allowed.check(&asked.instruction.operation)?;
         let config = &self.state.config;
         let shell = config.shell().into_iter().map(str::to_owned);
         let start = asked.instruction.start(run);
@@ -117,6 +119,7 @@ impl<'a> Work<'a> {
                 hosts: &steps.hosts,
                 shm_size: given.shm_size,
                 ulimits: &given.ulimits,
+                memory: given.memory,
                 secrets: &given.secrets,
                 ssh: &given.ssh,
                 output,
@@ -125,10 +128,16 @@ impl<'a> Work<'a> {
             let status = ran.as_ref().map(|ran| ran.ended);
             told.finish(!matches!(status, Ok(Ended::Exited(0))));
             let ran = ran?;
-            match ran.ended {
-                Ended::Exited(0) => {}
-                Ended::Exited(status) => return Err(anyhow!("exit status {status}")),
-                Ended::Killed(signal) => return Err(anyhow!("killed by signal {signal}")),
+            let out_of_memory =
+                ran.out_of_memory.map(|limit| format!("the limit is {} MiB", limit >> 20));
+            match (ran.ended, out_of_memory) {
+                (Ended::Exited(0), None) => {}
+                (Ended::Exited(0), Some(limit)) => {
+                    asked.log.warn(&format!("a process was killed, out of memory: {limit}"));
+                }
+                (_, Some(limit)) => return Err(anyhow!("out of memory: {limit}")),
+                (Ended::Exited(status), None) => return Err(anyhow!("exit status {status}")),
+                (Ended::Killed(signal), None) => return Err(anyhow!("killed by signal {signal}")),
             }
             if let Some(note) = ran.note.as_ref().filter(|note| build.is_news(note)) {
                 asked.log.warn(note);
