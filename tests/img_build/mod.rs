@@ -3,6 +3,7 @@
 mod attacks;
 mod cache;
 mod ends;
+mod exchange;
 mod language;
 mod sources;
 mod steps;

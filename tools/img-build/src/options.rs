@@ -13,6 +13,7 @@ use common::layer::pack::Compression;
 use common::platform::Platform;
 use common::reference::Reference;
 use img_build::build::Given;
+use img_build::build::exchange::place::{Export, Import};
 use img_build::dockerfile::scope::Told;
 use img_build::output::Output;
 use img_build::source::named::Named;
@@ -76,6 +77,14 @@ pub struct Options {
     /// Do the steps of the stage NAME anew
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
+
+    /// Take results of steps from a cache that others have written: DIR[:TAG], or a name in a registry
+    #[arg(long = "cache-from", value_name = "PLACE")]
+    pub imports: Vec<Import>,
+
+    /// Write the results of steps to a cache for others
+    #[arg(long = "cache-to", value_name = "PLACE")]
+    pub exports: Vec<Export>,
 
     /// Say of each step whether its result was there, and if not, what differs from the last time
     #[arg(long)]

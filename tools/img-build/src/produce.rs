@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use common::cli::{self, Operand};
-use common::error::visible;
+use common::error::{self, visible};
 use common::image;
 use common::layout::Writing;
 use common::platform::Platform;
@@ -13,6 +13,8 @@ use common::store::Store;
 use common::tree;
 use img_build::build::base::Images;
 use img_build::build::cache::Cache;
+use img_build::build::exchange::export;
+use img_build::build::exchange::import::Imports;
 use img_build::build::log::Style;
 use img_build::build::{self, Named, Outcome, Request, Steps};
 use img_build::check::{self, Known};
@@ -84,6 +86,7 @@ pub fn produce(options: &Options) -> Result<()> {
     cli::on_interrupt(move || unfinished.remove())?;
     let images = Images::new(&store, &writing, options.pull);
     let cache = Cache::open(store.cache().join("build"))?;
+    let imports = Imports::new(&options.imports, &elsewhere, steps.style);
     let epoch = options.epoch(context.time)?;
     let place = place(options);
     let one = |platform: &Platform| {
@@ -101,7 +104,7 @@ pub fn produce(options: &Options) -> Result<()> {
             annotations: &annotations,
             squash: options.squash,
         };
-        build::build(&request, &store, &writing, &images, &cache)
+        build::build(&request, &store, &writing, &images, &cache, &imports)
     };
     let platforms = match &options.platforms[..] {
         [] => vec![Platform::host()],
@@ -115,7 +118,32 @@ pub fn produce(options: &Options) -> Result<()> {
         [(only, _)] => only.desc.clone(),
         all => index(all, &writing)?,
     };
-    hand_over(options, &store, &writing, &desc, &outcomes, sinks)
+    hand_over(options, &store, &writing, &desc, &outcomes, sinks)?;
+    share(options, &store, &writing, &outcomes)
+}
+
+/// Writes the results of steps to where `--cache-to` says. The image is done, whatever comes of it.
+fn share(
+    options: &Options,
+    store: &Store,
+    writing: &Writing,
+    outcomes: &[(Outcome, Platform)],
+) -> Result<()> {
+    let mut failed = Ok(());
+    for export in &options.exports {
+        let steps = |(outcome, _): &(Outcome, Platform)| match export.all_stages {
+            true => outcome.all_steps.clone(),
+            false => outcome.steps.clone(),
+        };
+        let steps: Vec<_> = outcomes.iter().flat_map(steps).collect();
+        let written = export::write(&export.place, &steps, store, writing)
+            .with_context(|| format!("--cache-to {}", export.place));
+        match written {
+            Err(err) if export.ignore_error => cli::warn(error::line(&err)),
+            written => failed = failed.and(written),
+        }
+    }
+    failed
 }
 
 /// Says what the user should know before anything is done.

@@ -6,6 +6,7 @@
 //! stage   FROM, then an instruction at a time: a config that changes, layers that come on top
 //! step    the layer of RUN, COPY, ADD, WORKDIR: its inputs' key, its result there already, or made
 //! key  cache      inputs and their digest · results, by key
+//! exchange        results that others have: --cache-from and --cache-to
 //! base            images that stages begin with          config   config and history as Docker writes them
 //! log             what is said meanwhile
 //! ```
@@ -17,6 +18,7 @@
 pub mod base;
 pub mod cache;
 pub mod config;
+pub mod exchange;
 mod history;
 pub mod key;
 pub mod log;
@@ -42,6 +44,8 @@ use serde_json::{Map, Value, json};
 use self::base::{Image, Images};
 use self::cache::{Cache, Layer};
 use self::config::Config;
+use self::exchange::Done;
+use self::exchange::import::Imports;
 use self::log::Style;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::scope::{Globals, Scope, Told};
@@ -133,6 +137,8 @@ struct Built {
     epoch: i64,
     /// The image below all of it.
     base: Option<Arc<Image>>,
+    /// The steps that have put layers on it.
+    steps: Vec<Done>,
 }
 
 impl Built {
@@ -152,6 +158,7 @@ struct Build<'a> {
     writing: &'a Writing<'a>,
     images: &'a Images<'a>,
     cache: &'a Cache,
+    imports: &'a Imports<'a>,
     stages: Mutex<Stages>,
     changed: Condvar,
     /// What was said once, and is true of every step.
@@ -170,6 +177,10 @@ pub struct Outcome {
     pub desc: Descriptor,
     /// The config.
     pub config: Descriptor,
+    /// The steps of the target, and of what it is based on.
+    pub steps: Vec<Done>,
+    /// Those of all stages that were built.
+    pub all_steps: Vec<Done>,
 }
 
 /// Builds an image; its blobs are in the layout, and it has no name yet.
@@ -179,6 +190,7 @@ pub fn build(
     writing: &Writing,
     images: &Images,
     cache: &Cache,
+    imports: &Imports,
 ) -> Result<Outcome> {
     let in_file = |err: crate::error::Error| err.in_file(request.name);
     let globals = Globals::of(request.file, &request.told).map_err(in_file)?;
@@ -193,6 +205,7 @@ pub fn build(
         writing,
         images,
         cache,
+        imports,
         stages: Mutex::default(),
         changed: Condvar::new(),
         noted: Mutex::default(),
@@ -309,6 +322,8 @@ impl Build<'_> {
         let manifest = serde_json::to_vec(&manifest).context("the manifest")?;
         let digest = self.writing.put(&manifest)?;
         let desc = image::descriptor(MediaType::ImageManifest, &digest, manifest.len() as u64);
-        Ok(Outcome { desc, config })
+        let all_steps =
+            self.stages().built.values().flat_map(|built| built.steps.clone()).collect();
+        Ok(Outcome { desc, config, steps: built.steps, all_steps })
     }
 }

@@ -65,7 +65,7 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
             let scope = Scope::on(Variables::of(config.env()));
             let epoch = build.request.epoch.unwrap_or(0);
             return Ok((
-                Built { layers: Vec::new(), config, scope, epoch, base: None },
+                Built { layers: Vec::new(), config, scope, epoch, base: None, steps: Vec::new() },
                 Vec::new(),
             ));
         }
@@ -101,7 +101,8 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
     let epoch = image.created.as_deref().and_then(epoch_of);
     let epoch = build.request.epoch.or(epoch).unwrap_or(0);
     let layers = image.layers.clone();
-    Ok((Built { layers, config, scope, epoch, base: Some(Arc::clone(&image)) }, triggers))
+    let base = Some(Arc::clone(&image));
+    Ok((Built { layers, config, scope, epoch, base, steps: Vec::new() }, triggers))
 }
 
 /// A stage on its way.

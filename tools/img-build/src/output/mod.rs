@@ -211,12 +211,7 @@ impl Fields<'_> {
     }
 
     fn boolean(&self, key: &str) -> Result<Option<bool>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(value) => bail!("{key}={value}: neither true nor false"),
-        }
+        self.get(key).map(|value| boolean(key, value)).transpose()
     }
 
     fn compression(&self) -> Result<Option<Compression>> {
@@ -231,6 +226,15 @@ impl Fields<'_> {
             Some(level) => format!("{format}:{level}").parse().map(Some),
             None => format.parse().map(Some),
         }
+    }
+}
+
+/// Reads a truth value, as Go's strconv.ParseBool does.
+pub(crate) fn boolean(key: &str, value: &str) -> Result<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        value => bail!("{key}={value}: neither true nor false"),
     }
 }
 

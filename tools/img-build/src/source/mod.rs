@@ -84,7 +84,7 @@ impl<'a> Elsewhere<'a> {
     }
 
     /// Makes a directory for what comes. It is locked as long as its descriptor is open.
-    fn directory(&self) -> Result<(TempDir, OwnedFd)> {
+    pub(crate) fn directory(&self) -> Result<(TempDir, OwnedFd)> {
         let above = (self.scratch)()?;
         sweep(&above);
         let make = || tempfile::Builder::new().prefix(PREFIX).tempdir_in(&above);
