@@ -5,6 +5,7 @@ mod cache;
 mod ends;
 mod exchange;
 mod language;
+mod make;
 mod sources;
 mod steps;
 

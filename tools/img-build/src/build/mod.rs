@@ -27,6 +27,7 @@ mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -36,6 +37,7 @@ use common::digest::Digest;
 use common::image;
 use common::layer::pack::Compression;
 use common::layout::Writing;
+use common::platform::Platform;
 use common::store::Store;
 use oci_spec::image::{Descriptor, MediaType};
 use oci_spec::runtime::PosixRlimit;
@@ -50,6 +52,7 @@ use self::log::Style;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::scope::{Globals, Scope, Told};
 use crate::dockerfile::stages::Graph;
+use crate::output::depfile::Prerequisites;
 use crate::run::secrets::{Agents, Secrets};
 use crate::source::{Elsewhere, Tree};
 
@@ -83,6 +86,17 @@ pub struct Request<'a> {
     pub annotations: &'a [(String, String)],
     /// All layers but those of the base become one.
     pub squash: bool,
+    /// Who wants to know which files of this host were read.
+    pub prerequisites: Option<&'a Prerequisites>,
+}
+
+impl Request<'_> {
+    /// Notes files that were read.
+    fn note(&self, files: impl Iterator<Item = PathBuf>) {
+        if let Some(prerequisites) = self.prerequisites {
+            prerequisites.add(files);
+        }
+    }
 }
 
 /// What `--build-context` gives a name to.
@@ -253,6 +267,17 @@ impl Build<'_> {
             }),
         }
         errors.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the image that an operand names, and notes which file of this host says what it is.
+    fn image(&self, operand: &Operand, platform: &Platform) -> Result<Arc<Image>> {
+        let image = self.images.operand(operand, platform)?;
+        let file = operand.layout().map(|path| match path.is_dir() {
+            true => path.join("index.json"),
+            false => path.into(), // an archive
+        });
+        self.request.note(file.into_iter());
+        Ok(image)
     }
 
     /// Returns whether this is said for the first time.

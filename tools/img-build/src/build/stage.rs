@@ -76,13 +76,11 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
             return Ok((built, Vec::new()));
         }
         Base::Image(name) => {
-            let found = name.parse().and_then(|operand| build.images.operand(&operand, platform));
+            let found = name.parse().and_then(|operand| build.image(&operand, platform));
             found.map_err(at_line)?
         }
         Base::Context(name) => match build.request.contexts.get(name) {
-            Some(Named::Image(operand)) => {
-                build.images.operand(operand, platform).map_err(at_line)?
-            }
+            Some(Named::Image(operand)) => build.image(operand, platform).map_err(at_line)?,
             _ => {
                 let err = Error::new(format!("{name}: a directory of files is no base"));
                 return Err(err

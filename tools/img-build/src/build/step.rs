@@ -170,12 +170,12 @@ impl<'a> Work<'a> {
             Base::Scratch => Vec::new(),
             Base::Stage(stage) => build.wait(*stage)?.layers.clone(),
             Base::Image(name) => {
-                build.images.operand(&name.parse()?, &build.request.told.platform)?.layers.clone()
+                build.image(&name.parse()?, &build.request.told.platform)?.layers.clone()
             }
             Base::Context(name) => match build.request.contexts.get(name) {
                 Some(Named::Tree(tree)) => return Ok(Taken::Files(tree)),
                 Some(Named::Image(operand)) => {
-                    build.images.operand(operand, &build.request.told.platform)?.layers.clone()
+                    build.image(operand, &build.request.told.platform)?.layers.clone()
                 }
                 None => bail!("{name}: there is no such context"),
             },
@@ -215,7 +215,7 @@ fn tree_of(build: &Build, name: &str, layers: &[Layer]) -> Result<Tree> {
     let snapshot = unpacked(build, layers)?;
     let root = snapshot.tree()?;
     let keep = Box::new(snapshot);
-    Ok(Tree { root, name: name.into(), ignore: None, foreign: false, keep })
+    Ok(Tree { root, name: name.into(), path: None, ignore: None, foreign: false, keep })
 }
 
 fn unpacked(build: &Build, layers: &[Layer]) -> Result<Snapshot> {

@@ -13,12 +13,13 @@
 //! a value that asks for what is not done. A file appears when all of it is there.
 
 pub mod deliver;
+pub mod depfile;
 pub mod local;
 pub mod report;
 pub mod tar;
 mod walk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -239,6 +240,22 @@ pub(crate) fn boolean(key: &str, value: &str) -> Result<bool> {
 }
 
 impl Output {
+    /// Returns the file that it is, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Tar { dest, .. } | Kind::Archive { dest, .. } => dest.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the file or the directory that is written to.
+    pub fn place(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Local { dest: dir, .. } | Kind::Layout { dir } => Some(dir),
+            _ => self.file(),
+        }
+    }
+
     fn new(kind: Kind) -> Output {
         Output { kind, names: Vec::new(), compression: None, annotations: Vec::new() }
     }
