@@ -3,8 +3,10 @@
 mod attacks;
 mod cache;
 mod ends;
+mod exchange;
 mod language;
 mod limits;
+mod make;
 mod sources;
 mod steps;
 

@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns what a path leads to: `..` stops at the root, and links lead where they would lead if it were `/`.
-    pub(super) fn find(&self, path: &[u8]) -> Result<Found> {
+    pub(super) fn find(&mut self, path: &[u8]) -> Result<Found> {
         let root = self.tree.root.as_fd();
         let status = Status::of(&fstat(root)?);
         let top = Place { path: Vec::new(), status, hidden: false, ignore: Walk::default() };
@@ -209,6 +209,8 @@ impl<'a> Reader<'a> {
                     if hops > HOPS {
                         return Err(Errno::LOOP).at(shown(&path));
                     }
+                    // Where it leads is decided by who may change it, and so the directory.
+                    self.listed.push(here.path.clone());
                     let target = readlinkat(&fd, c"", Vec::new()).at(shown(&path))?.into_bytes();
                     if target.starts_with(b"/") {
                         way.truncate(1);

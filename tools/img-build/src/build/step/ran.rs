@@ -4,7 +4,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use common::digest::Digest;
 use common::layer::changes::{changes, difference};
 use common::runtime::Ended;
 use serde_json::json;
@@ -181,7 +180,9 @@ impl<'a> Work<'a> {
                 Some(Taken::Files(_)) if mount.kind == Type::Cache => String::new(),
                 Some(Taken::Files(tree)) => {
                     let pattern = mount.source.clone().unwrap_or_else(|| "/".into());
-                    contents(tree, pattern, &known)?.to_string()
+                    let seen = contents(tree, pattern, &known)?;
+                    build.request.note(seen.files());
+                    seen.digest().to_string()
                 }
             };
             inputs.add(format!("mount {}", all.len()), json!([format!("{mount:?}"), seen]));
@@ -191,8 +192,8 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Returns the digest of what is at a path of a tree that others may change.
-fn contents(tree: &Tree, pattern: String, known: &Path) -> Result<Digest> {
+/// Returns what is at a path of a tree that others may change.
+fn contents<'a>(tree: &'a Tree, pattern: String, known: &Path) -> Result<Selection<'a>> {
     let files = Files {
         sources: vec![pattern.clone()],
         contents: Vec::new(),
@@ -204,5 +205,5 @@ fn contents(tree: &Tree, pattern: String, known: &Path) -> Result<Digest> {
     };
     let operation = Operation::Copy(Copy { files, from: None, parents: false });
     let source = SourceOf::Path { tree, pattern, keep_owner: false, identity: None };
-    Ok(Selection::of(&operation, vec![source], Some(known))?.digest())
+    Selection::of(&operation, vec![source], Some(known))
 }
