@@ -4,6 +4,7 @@ mod attacks;
 mod cache;
 mod ends;
 mod language;
+mod rough;
 mod sources;
 mod steps;
 

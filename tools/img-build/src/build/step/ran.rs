@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use common::digest::Digest;
 use common::layer::changes::{changes, difference};
 use common::runtime::Ended;
+use common::userns::Mapping;
 use serde_json::json;
 
 use super::{Asked, Taken, Work, unpacked};
@@ -21,6 +22,9 @@ use crate::source::Tree;
 
 /// What a step's machine is called, as BuildKit has it.
 const HOSTNAME: &str = "buildkitsandbox";
+
+/// What is said where a step cannot see who owns what.
+const ONE_ID: &str = "only one id is mapped here (/etc/subuid), so a step sees all files as root's, and what it copies becomes root's";
 
 /// The arguments that steps have without ARG, that are in no key and in no history.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -129,6 +133,9 @@ impl<'a> Work<'a> {
                 Ended::Exited(0) => {}
                 Ended::Exited(status) => return Err(anyhow!("exit status {status}")),
                 Ended::Killed(signal) => return Err(anyhow!("killed by signal {signal}")),
+            }
+            if Mapping::current()?.is_single() && build.is_news(ONE_ID) {
+                asked.log.warn(ONE_ID);
             }
             if let Some(note) = ran.note.as_ref().filter(|note| build.is_news(note)) {
                 asked.log.warn(note);
