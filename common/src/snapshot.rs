@@ -148,7 +148,7 @@ impl Snapshot {
         if self.namespace.can_stack_on_tmpfs(dir)? {
             let note = format!(
                 "{}: its filesystem cannot hold what a container writes, so that goes to memory and is lost at the end; a --root on ext4, xfs, btrfs or tmpfs keeps it",
-                dir.display()
+                tree::above(dir).display()
             );
             let at = dir.join("upper");
             fs::create_dir(&at).at(&at)?;

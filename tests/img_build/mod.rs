@@ -7,6 +7,7 @@ mod exchange;
 mod language;
 mod limits;
 mod make;
+mod rough;
 mod sources;
 mod steps;
 

@@ -6,6 +6,7 @@ mod ran;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use common::cli;
 use common::digest::Digest;
 use common::layer::changes::difference;
 use common::layer::pack::{Packed, Packer};
@@ -219,7 +220,9 @@ fn tree_of(build: &Build, name: &str, layers: &[Layer]) -> Result<Tree> {
 }
 
 fn unpacked(build: &Build, layers: &[Layer]) -> Result<Snapshot> {
-    Snapshot::prepare(&build.store.layers(), build.writing.layout(), layers)
+    let snapshot = Snapshot::prepare(&build.store.layers(), build.writing.layout(), layers)?;
+    snapshot.warnings.iter().for_each(cli::warn);
+    Ok(snapshot)
 }
 
 /// Makes one layer of all that are above the base's.

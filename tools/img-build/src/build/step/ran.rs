@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use common::layer::changes::{changes, difference};
 use common::runtime::Ended;
+use common::userns::Mapping;
 use serde_json::json;
 
 use super::{Asked, Taken, Work, unpacked};
@@ -20,6 +21,9 @@ use crate::source::Tree;
 
 /// What a step's machine is called, as BuildKit has it.
 const HOSTNAME: &str = "buildkitsandbox";
+
+/// What is said where a step cannot see who owns what.
+const ONE_ID: &str = "only one id is mapped here (/etc/subuid), so a step sees all files as root's, and what it copies becomes root's";
 
 /// The arguments that steps have without ARG, that are in no key and in no history.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -137,6 +141,9 @@ impl<'a> Work<'a> {
                 (_, Some(limit)) => return Err(anyhow!("out of memory: {limit}")),
                 (Ended::Exited(status), None) => return Err(anyhow!("exit status {status}")),
                 (Ended::Killed(signal), None) => return Err(anyhow!("killed by signal {signal}")),
+            }
+            if Mapping::current()?.is_single() && build.is_news(ONE_ID) {
+                asked.log.warn(ONE_ID);
             }
             if let Some(note) = ran.note.as_ref().filter(|note| build.is_news(note)) {
                 asked.log.warn(note);
