@@ -26,7 +26,7 @@ mod unused;
 
 use std::any::Any;
 use std::borrow::Borrow;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -148,7 +148,7 @@ impl Snapshot {
         if self.namespace.can_stack_on_tmpfs(dir)? {
             let note = format!(
                 "{}: its filesystem cannot hold what a container writes, so that goes to memory and is lost at the end; a --root on ext4, xfs, btrfs or tmpfs keeps it",
-                dir.display()
+                tree::above(dir).display()
             );
             let at = dir.join("upper");
             fs::create_dir(&at).at(&at)?;
@@ -478,13 +478,24 @@ impl Claim {
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(err).at(&tmp),
         };
-        if let Err(err) = lock.lock() {
-            let _ = fs::remove_dir(&tmp); // if there is nothing in it
-            return Err(err).at(&tmp);
-        }
-        // While we waited it was published, or given up and removed.
-        if !is_at(&lock, &tmp)? {
-            return Ok(None);
+        loop {
+            let locked = match lock.try_lock() {
+                // Whoever has made it goes on with a shared lock, perhaps until we are done with ours.
+                Err(TryLockError::WouldBlock) => lock.lock_shared().map(|()| false),
+                Err(TryLockError::Error(err)) => Err(err),
+                Ok(()) => Ok(true),
+            };
+            if locked.is_err() {
+                let _ = fs::remove_dir(&tmp); // if there is nothing in it
+            }
+            let locked = locked.at(&tmp)?;
+            // While we waited it was published, or given up and removed.
+            if !is_at(&lock, &tmp)? {
+                return Ok(None);
+            }
+            if locked {
+                break;
+            }
         }
         let claim = Claim { path: layers.join(key), tmp, published: false, lock };
         if names(key).any(|name| layers.join(name).exists()) {
@@ -940,6 +951,25 @@ mod tests {
         t.prepare().unwrap();
         assert!(t.layers().join(".live.tmp/diff/x").exists());
         assert!(!t.layers().join(".dead.tmp").exists());
+    }
+
+    #[test]
+    fn who_waits_for_a_layer_does_not_wait_for_those_who_use_it() {
+        let t = scratch(&IMAGE);
+        let layers = t.layers();
+        fs::create_dir(&layers).unwrap();
+        let claim = Claim::take(&layers, "key").unwrap().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            let _ = sender.send(Claim::take(&layers, "key").unwrap().is_none());
+        });
+        std::thread::sleep(std::time::Duration::from_millis(200)); // it waits by now, most likely
+        let used = claim.publish_unsynced().unwrap();
+        let limit = std::time::Duration::from_secs(10);
+        let made = receiver.recv_timeout(limit);
+        drop(used);
+        waiting.join().unwrap();
+        assert!(made.unwrap());
     }
 
     #[test]

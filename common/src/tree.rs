@@ -419,8 +419,8 @@ pub(crate) enum Node<'fd> {
 }
 
 impl Node<'_> {
-    pub(crate) fn named(dir: &OwnedFd, name: &CStr) -> Node<'static> {
-        let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    pub(crate) fn named(dir: impl AsFd, name: &CStr) -> Node<'static> {
+        let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
         path.extend_from_slice(name.to_bytes());
         // Neither a number nor the name, a C string, has a NUL in it.
         Node::Named(CString::new(path).unwrap())

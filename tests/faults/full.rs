@@ -174,3 +174,41 @@ fn ctr_spawn() {
     let result = "$TARE_ROOT/layers/.*.tmp $TARE_ROOT/containers/[0-9a-f]*";
     Filler { command: "ctr-spawn --rm old true", status: 125, result }.fill_both(&t);
 }
+
+#[test]
+fn img_save() {
+    if cannot() {
+        return;
+    }
+    let t = Sandbox::new();
+    t.store(&image(), "old");
+    Filler { command: "img-save -o image.tar old", status: 1, result: "image.tar" }.fill_both(&t);
+}
+
+#[test]
+fn img_load() {
+    if cannot() {
+        return;
+    }
+    let t = Sandbox::new();
+    t.store(&image(), "new");
+    t.store(busybox(), "old");
+    t.sh("img-save -o x.tar new && img-rm -f new >out; rm out").is_silent();
+    Filler { command: "img-load -q -i x.tar", status: 1, result: "none" }.fill_both(&t);
+}
+
+#[test]
+fn img_build() {
+    if cannot() {
+        return;
+    }
+    let t = Sandbox::with_image("old");
+    t.sh("mkdir c; seq 60000 >c/large; tar -C /etc -cf c/x.tar hosts hostname").is_silent();
+    t.write(
+        "c/Dockerfile",
+        "FROM old AS one\nRUN seq 50000 >/a; for i in $(seq 50); do echo $i >/$i; done\nCOPY large /b\n\
+         FROM old\nADD x.tar /x\nCOPY --from=one /a /b /c/\n",
+    );
+    let result = "id $TARE_ROOT/layers/.*.tmp $TARE_ROOT/containers/.build/[0-9a-f]*";
+    Filler { command: "img-build -q -t new --iidfile id c", status: 1, result }.fill_both(&t);
+}

@@ -63,6 +63,11 @@ fn what_was_pulled_and_named_is_there() {
             "docker.io/library/new:latest".into(),
         ),
         (format!("img-pull -q --layout ./mine {name}"), name.clone()),
+        (
+            "printf 'FROM again\\nCOPY x /x\\nADD x /y\\n' >t/Dockerfile; img-build -q -t built t"
+                .into(),
+            "docker.io/library/built:latest".into(),
+        ),
     ] {
         let said = t.sh(&format!("cd $DISK/work; {command}")).text();
         disk.cut_power();

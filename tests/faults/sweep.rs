@@ -182,3 +182,78 @@ fn ctr_spawn() {
         ..Subject::of_containers()
     });
 }
+
+#[test]
+fn img_save() {
+    if cannot() {
+        return;
+    }
+    Stage::new(Sandbox::new(), |t| t.store(&intricate(), "old")).sweep(&Subject {
+        tool: "img-save",
+        args: "-o image.tar old",
+        files: &["image.tar"],
+        ..Subject::of_images("docker.io/library/old:latest")
+    });
+}
+
+#[test]
+fn img_load() {
+    if cannot() {
+        return;
+    }
+    let stage = Stage::new(Sandbox::new(), |t| {
+        t.store(&intricate(), "new");
+        t.store(busybox(), "old");
+    });
+    stage.prepare("img-save -o x.tar new && img-rm -f new >out; rm out");
+    stage.sweep(&Subject {
+        tool: "img-load",
+        args: "-q -i x.tar",
+        // What was read in part is gone on with.
+        keeps_partial: true,
+        ..Subject::of_images("docker.io/library/new:latest")
+    });
+}
+
+/// Makes a context with files of all sizes and an archive.
+const CONTEXT: &str = "mkdir -p tree/d in/sub; seq 60000 >tree/large; echo a >tree/a; ln -s a tree/d/link
+    chmod 4755 tree/a; echo in >in/file; tar -C in --owner=5 --group=6 -cf tree/x.tar .; rm -r in; cd tree
+";
+
+#[test]
+fn img_build_of_files() {
+    if cannot() {
+        return;
+    }
+    let stage = Stage::new(Sandbox::new(), |t| t.store(&intricate(), "old"));
+    stage.prepare(&format!(
+        "{CONTEXT} printf 'FROM old AS one\\nCOPY --chown=1:2 . /opt/\\nFROM old\\nWORKDIR /opt/w\\n\
+         ADD x.tar /opt/x/\\nCOPY --from=one /opt/d /opt/large ./\\nLABEL a=b\\n' >Dockerfile"
+    ));
+    stage.sweep(&Subject {
+        tool: "img-build",
+        args: "-q --output type=image,name=new --output type=oci,dest=image.tar --iidfile id tree",
+        files: &["image.tar", "id"],
+        ..Subject::of_images("docker.io/library/new:latest")
+    });
+}
+
+#[test]
+fn img_build_of_steps() {
+    if cannot() {
+        return;
+    }
+    let stage = Stage::new(Sandbox::new(), |t| t.store(&system(), "old"));
+    stage.prepare(&format!(
+        "{CONTEXT} printf 'FROM old\\nCOPY a /etc/\\nRUN [\"/bin/busybox\", \"cp\", \"/etc/a\", \"/b\"]\\n\
+         RUN --mount=type=bind,target=/m [\"/bin/busybox\", \"rm\", \"/etc/a\"]\\n' >Dockerfile"
+    ));
+    stage.sweep(&Subject {
+        tool: "img-build",
+        args: "-q -t new --iidfile id tree",
+        files: &["id"],
+        // What a step executes is not ours to fail.
+        executes: true,
+        ..Subject::of_images("docker.io/library/new:latest")
+    });
+}

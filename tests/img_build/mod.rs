@@ -3,8 +3,11 @@
 mod attacks;
 mod cache;
 mod ends;
+mod exchange;
 mod language;
 mod limits;
+mod make;
+mod rough;
 mod sources;
 mod steps;
 

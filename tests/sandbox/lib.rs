@@ -87,11 +87,19 @@ impl Sandbox {
     /// Hands everything to an ordinary user, who then runs the scripts.
     ///
     /// Somebody who is not root is an ordinary user already.
-    pub fn as_user(mut self) -> Sandbox {
-        if !nix::unistd::geteuid().is_root() {
-            return self;
+    pub fn as_user(self) -> Sandbox {
+        match nix::unistd::geteuid().is_root() {
+            true => self.given_to(User::of_tests()),
+            false => self,
         }
-        let user = User::of_tests();
+    }
+
+    /// Hands everything to somebody without subordinate ids. It takes root.
+    pub fn as_stranger(self) -> Sandbox {
+        self.given_to(User::stranger())
+    }
+
+    fn given_to(mut self, user: User) -> Sandbox {
         let open = |path: &Path| fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 1 == 1);
         let bin = self.path("bin");
         if programs().ancestors().all(open) {
@@ -213,7 +221,7 @@ impl Sandbox {
         }
         match &self.user {
             Some(user) => {
-                command.uid(user.uid).gid(user.gid).env("USER", user::NAME);
+                command.uid(user.uid).gid(user.gid).env("USER", user.name);
             }
             None => {
                 command.env("USER", "root");

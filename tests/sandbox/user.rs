@@ -6,13 +6,17 @@ use std::sync::OnceLock;
 use nix::unistd;
 
 /// The user's name. useradd gives it subordinate ids, as it gives them to people.
-pub const NAME: &str = "tare-test";
+const NAME: &str = "tare-test";
+
+/// Somebody of whom no file says anything, so that there are no subordinate ids.
+const STRANGER: u32 = 54321;
 
 /// Somebody without privilege.
 #[derive(Clone)]
 pub struct User {
     pub uid: u32,
     pub gid: u32,
+    pub name: &'static str,
 }
 
 impl User {
@@ -27,8 +31,13 @@ impl User {
                 assert!(matches!(added.status.code(), Some(0 | 9)), "useradd: {added:?}");
             }
             let user = unistd::User::from_name(NAME).unwrap().expect("useradd added the user");
-            User { uid: user.uid.as_raw(), gid: user.gid.as_raw() }
+            User { uid: user.uid.as_raw(), gid: user.gid.as_raw(), name: NAME }
         })
         .clone()
+    }
+
+    /// Returns a user who has one id and no more.
+    pub fn stranger() -> User {
+        User { uid: STRANGER, gid: STRANGER, name: "stranger" }
     }
 }

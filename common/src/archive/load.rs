@@ -229,7 +229,7 @@ fn check_whole(
     ensure!(depth < INDEX_DEPTH, "indexes nest deeper than {INDEX_DEPTH}");
     let here = |desc: &Descriptor| -> Result<()> {
         let digest = image::digest(desc)?;
-        ensure!(layout.has(&digest, desc.size()), Missing(digest));
+        ensure!(layout.has(&digest, desc.size())?, Missing(digest));
         Ok(())
     };
     if !seen.insert(image::digest(desc)?) {

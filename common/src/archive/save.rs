@@ -230,7 +230,7 @@ impl<'a> Parts<'a> {
             Document::Manifest(manifest) => {
                 for part in [manifest.config()].into_iter().chain(manifest.layers()) {
                     let digest = image::digest(part)?;
-                    let is_there = layout.has(&digest, part.size()) || have.contains(&digest);
+                    let is_there = have.contains(&digest) || layout.has(&digest, part.size())?;
                     ensure!(is_there, Missing(digest));
                 }
                 self.push(layout, desc, |parts| &mut parts.documents)?;

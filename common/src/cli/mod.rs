@@ -23,7 +23,7 @@ use std::error::Error as StdError;
 use std::fmt::{self, Display};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use anyhow::{Context, Error, Result};
 use clap::Parser;
@@ -36,7 +36,7 @@ use crate::sys;
 pub use csv::csv;
 pub use dir::Dir;
 pub use duration::duration;
-pub use interrupt::{on_interrupt, temporary, wait_for_signal};
+pub use interrupt::{on_interrupt, temporary};
 pub use moment::moment;
 pub use operand::{Entry, Found, NoSuchImage, Operand};
 pub use operands::Operands;
@@ -82,16 +82,18 @@ impl Root {
 }
 
 /// Runs a tool: its arguments are parsed, what goes wrong is reported, and the status is contract 3's.
-pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+///
+/// One that succeeds with several statuses returns an [`ExitCode`], all others nothing.
+pub fn main<A: Parser, T: Termination>(run: impl FnOnce(A) -> Result<T>) -> ExitCode {
     sys::reset_sigpipe();
     let done = parse().and_then(|args| match args {
-        Some(args) => run(args),
-        None => Ok(()),
+        Some(args) => run(args).map(Termination::report),
+        None => Ok(ExitCode::SUCCESS),
     });
     // What failed because a signal's cleanup took it away is not what this process dies of.
-    wait_for_signal();
+    interrupt::wait_for_signal();
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(err) => {
             if error::find::<Reported>(&err).is_none() {
                 report(&err);

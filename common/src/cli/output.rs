@@ -2,11 +2,13 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+use rustix::io::Errno;
 
 use super::{temporary, tool};
 use crate::error::{At, Hint, Usage};
@@ -66,16 +68,30 @@ impl Output {
             Output::Stream(file, place) => return write(file, &place),
             Output::File { path, dir } => (path, dir),
         };
-        let make = || {
-            tempfile::Builder::new()
-                .prefix(&format!(".{}-", tool()))
-                .permissions(Permissions::from_mode(0o666)) // less the umask
-                .tempfile_in(&dir)
-        };
-        let new = temporary(make).at(&dir)?;
-        write(new.reopen().at(&path)?, &path.display().to_string())?;
-        new.as_file().sync_all().at(&path)?;
-        new.persist(&path).at(&path)?;
+        let mut builder = tempfile::Builder::new();
+        let prefix = format!(".{}-", tool());
+        builder.prefix(&prefix).permissions(Permissions::from_mode(0o666)); // less the umask
+        let place = path.display().to_string();
+        // Of a file without a name nothing is left when we are killed; not every filesystem has them.
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        if let Ok(file) = openat(CWD, &dir, flags, Mode::from_raw_mode(0o666)).map(File::from) {
+            write(file.try_clone().at(&path)?, &place)?;
+            file.sync_all().at(&path)?;
+            let by_fd = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let name = |to: &Path| linkat(CWD, &by_fd, CWD, to, AtFlags::SYMLINK_FOLLOW);
+            match name(&path) {
+                Err(Errno::EXIST) => {
+                    let make = || builder.make_in(&dir, |new| Ok(name(new)?));
+                    temporary(make).at(&dir)?.persist(&path).at(&path)?;
+                }
+                named => named.at(&path)?,
+            }
+        } else {
+            let new = temporary(|| builder.tempfile_in(&dir)).at(&dir)?;
+            write(new.reopen().at(&path)?, &place)?;
+            new.as_file().sync_all().at(&path)?;
+            new.persist(&path).at(&path)?;
+        }
         tree::sync_above(&path)
     }
 }

@@ -12,6 +12,10 @@
 //! Names are looked up one at a time in open directories and never followed. However deep a tree is,
 //! it needs a few descriptors and no long path. Nobody may be changing it.
 //!
+//! Both ways lead to the same layer, as BuildKit has it: what overlay took into the upper directory and nobody
+//! changed is left out, and of a directory that hides the one below all that is gone is said by name. What remains
+//! is overlay's way with a file of several names: it changes one of them, where in a copy all of them change.
+//!
 //! Overlay's marks: Documentation/filesystems/overlayfs.rst. Whiteouts: image-spec, layer.md.
 
 mod node;
@@ -30,6 +34,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use self::node::{Marks, Metadata, Reader};
+
+pub use self::node::{is_record, recorded_owner};
 use super::dirs::shown;
 use super::header::lossy;
 use super::pack::{Entry, Kind, Packer};
@@ -106,8 +112,8 @@ struct Level {
     time: Timespec,
     /// The tree below has this directory too, and `Walk::below` is it.
     stands: bool,
-    /// What is in that one can be seen in this one.
-    shows: bool,
+    /// This one has all that is seen of it: nothing shows through from below.
+    whole: bool,
     /// How long the path of the directory above is.
     above: usize,
 }
@@ -159,7 +165,6 @@ impl<'a, 'p> Walk<'a, 'p> {
             self.path.extend_from_slice(&name);
             let entered = match Name::parse(&name) {
                 Ok(Name::Plain) => self.visit(&name, above)?,
-                Ok(Name::Opaque) => self.whiteout().map(|()| false)?,
                 _ => self.removed(&name[WHITEOUT.len()..]).map(|()| false)?,
             };
             if !entered {
@@ -186,10 +191,10 @@ impl<'a, 'p> Walk<'a, 'p> {
         };
         let entry = changed.then(|| self.entry(Kind::Directory, metadata));
         let time = entry.as_ref().map_or(time, time_of);
-        let shows = below.is_some();
-        let names = self.names(&self.here, &marks, self.below.as_ref())?;
+        let (stands, whole) = (below.is_some(), !self.reader.is_upper());
+        let names = self.names(&self.here, &marks, self.below.as_ref().filter(|_| whole))?;
         let id = (stat.st_dev, stat.st_ino);
-        self.levels.push(Level { id, names, entry, time, stands: shows, shows, above: 0 });
+        self.levels.push(Level { id, names, entry, time, stands, whole, above: 0 });
         self.flush()
     }
 
@@ -210,7 +215,9 @@ impl<'a, 'p> Walk<'a, 'p> {
             }
             return Ok(false);
         }
-        let same = !self.reader.is_upper()
+        // Of an upper directory it is not known which names below were one file with this one.
+        let whole = self.levels.last().is_some_and(|level| level.whole);
+        let same = (whole || stat.st_nlink == 1)
             && self.is_same(name, &stat, &metadata, file.as_ref()).at(shown(&self.path))?;
         let mut first = None;
         if stat.st_nlink > 1 {
@@ -234,6 +241,9 @@ impl<'a, 'p> Walk<'a, 'p> {
             }
         }
         if same && first.is_none() {
+            if !whole {
+                unlinkat(&self.here, name, AtFlags::empty()).at(shown(&self.path))?;
+            }
             return Ok(false);
         }
         let mtime = metadata.mtime;
@@ -312,7 +322,11 @@ impl<'a, 'p> Walk<'a, 'p> {
             FileType::CharacterDevice | FileType::BlockDevice => stat.st_rdev,
             _ => 0,
         };
-        if key(stat) != key(&other) || device(stat) != device(&other) {
+        // One that has got another name is in the layer with it, as overlay has it.
+        if key(stat) != key(&other)
+            || device(stat) != device(&other)
+            || stat.st_nlink > other.st_nlink
+        {
             return Ok(false);
         }
         let node = Node::named(below, &CString::new(name)?);
@@ -347,18 +361,15 @@ impl<'a, 'p> Walk<'a, 'p> {
                 // What happens in a directory changes its time as well, to one later than the epoch.
                 let time = metadata.mtime.tv_sec;
                 let given = time != known.mtime.tv_sec && time <= self.epoch;
-                marks.opaque || !metadata.is_like(&known) || given
+                !metadata.is_like(&known) || given
             }
         };
-        let mut names = self.names(&here, &marks, below.as_ref())?;
-        if marks.opaque && below.is_some() {
-            let at = names.partition_point(|name| name[..] > *OPAQUE);
-            names.insert(at, OPAQUE.into());
-        }
+        let whole = marks.opaque || self.levels.last().is_some_and(|level| level.whole);
+        let names = self.names(&here, &marks, below.as_ref().filter(|_| whole))?;
         let entry = self.entry(Kind::Directory, metadata);
         let (id, time) = ((stat.st_dev, stat.st_ino), time_of(&entry));
-        let (stands, shows) = (below.is_some(), below.is_some() && !marks.opaque);
-        self.levels.push(Level { id, names, entry: Some(entry), time, stands, shows, above });
+        let stands = below.is_some();
+        self.levels.push(Level { id, names, entry: Some(entry), time, stands, whole, above });
         self.here = here;
         if let Some(below) = below {
             self.below = Some(below);
@@ -368,9 +379,16 @@ impl<'a, 'p> Walk<'a, 'p> {
 
     /// Goes back to the directory above, unless this is the root.
     fn leave(&mut self) -> Result<()> {
-        let Some(level) = self.levels.pop() else { return Ok(()) };
+        let Some(mut level) = self.levels.pop() else { return Ok(()) };
         self.pending = self.pending.min(self.levels.len());
-        if level.entry.is_none() && (self.reader.is_upper() || !self.levels.is_empty()) {
+        // One that hides what is below stays, be it the same.
+        let stays = self.reader.is_upper() && level.whole;
+        if let (true, Some(_), Some(below)) = (stays, &level.entry, &self.below) {
+            let stat = fstat(below).at(shown(&self.path))?;
+            level.time = Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ };
+        }
+        let top = self.levels.is_empty();
+        if stays || level.entry.is_none() && (self.reader.is_upper() || !top) {
             let set = futimens(&self.here, &both(level.time));
             self.if_writable(set).at(shown(&self.path))?;
         }
@@ -383,7 +401,7 @@ impl<'a, 'p> Walk<'a, 'p> {
         if level.stands {
             self.below = self.below.as_ref().map(up).transpose().at(shown(&self.path))?;
         }
-        if level.entry.is_some() && self.reader.is_upper() {
+        if level.entry.is_some() && self.reader.is_upper() && !stays {
             let skip = if level.above == 0 { 0 } else { level.above + 1 };
             unlinkat(&self.here, &self.path[skip..], AtFlags::REMOVEDIR).at(shown(&self.path))?;
         }
@@ -405,13 +423,13 @@ impl<'a, 'p> Walk<'a, 'p> {
         Ok(())
     }
 
-    /// Returns what the tree below has where we are, unless that is covered.
+    /// Returns what the tree below has where we are.
     fn visible(&self) -> Option<&OwnedFd> {
-        let shows = self.levels.last().is_some_and(|level| level.shows);
-        self.below.as_ref().filter(|_| shows)
+        let stands = self.levels.last().is_some_and(|level| level.stands);
+        self.below.as_ref().filter(|_| stands)
     }
 
-    /// Returns the names in a directory as the layer has them, last first.
+    /// Returns the names in a directory as the layer has them, last first; with one below what is gone of that.
     fn names(&self, dir: &OwnedFd, marks: &Marks, below: Option<&OwnedFd>) -> Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(dir).at(shown(&self.path))? {
@@ -433,7 +451,7 @@ impl<'a, 'p> Walk<'a, 'p> {
             names.push(name.to_vec());
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
-        if let (false, Some(below)) = (self.reader.is_upper(), below) {
+        if let Some(below) = below {
             let mut gone = Vec::new();
             for entry in Dir::read_from(below).at(shown(&self.path))? {
                 let entry = entry.at(shown(&self.path))?;
@@ -445,6 +463,7 @@ impl<'a, 'p> Walk<'a, 'p> {
             }
             names.append(&mut gone);
             names.sort_unstable_by(|a, b| b.cmp(a));
+            names.dedup(); // overlay may have said so as well
         }
         Ok(names)
     }
@@ -511,9 +530,8 @@ impl<'a, 'p> Walk<'a, 'p> {
     }
 }
 
-/// What the name of a whiteout begins with, and the one that stands for all that is in a directory below.
+/// What the name of a whiteout begins with.
 const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
 
 fn open_file(dir: &OwnedFd, name: &[u8]) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -490,6 +490,10 @@ impl Extract {
     ) -> Result<()> {
         match set(rustix::fs::XattrFlags::empty()) {
             Ok(()) => Ok(()),
+            Err(Errno::NOTSUP | Errno::PERM) if name == ROOTLESS => {
+                self.warn(path, "its owner is root here: no other can be kept".into());
+                Ok(())
+            }
             Err(err @ (Errno::NOTSUP | Errno::PERM | Errno::ACCESS)) => {
                 self.warn(path, refused("set", name, err));
                 Ok(())

@@ -41,6 +41,7 @@ use self::whiteout::Made;
 use crate::digest::Digest;
 use crate::image;
 
+pub use self::changes::{is_record, recorded_owner};
 pub use self::members::{Member, Type, members, members_of, sparse_members};
 pub use self::source::{Tar, unable};
 

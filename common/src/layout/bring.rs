@@ -20,7 +20,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    fn bring_blob(&self, from: &Layout, desc: &Descriptor) -> Result<()> {
+    /// Adds a blob that another layout has, verified.
+    pub fn bring_blob(&self, from: &Layout, desc: &Descriptor) -> Result<()> {
         let digest = image::digest(desc)?;
         let Some(mut blob) = self.blob(&digest, desc.size())? else { return Ok(()) };
         let mut file = from.open_blob(desc)?;

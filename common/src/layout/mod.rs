@@ -187,8 +187,17 @@ impl Layout {
     }
 
     /// Returns whether the blob is here, whole: a blob gets its name only when it is.
-    pub fn has(&self, digest: &Digest, size: u64) -> bool {
-        self.open_digest(digest).is_ok_and(|(_, found)| found == size)
+    ///
+    /// # Errors
+    /// If nobody can tell: there are too many open files, say.
+    pub fn has(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let path = blob_path(digest);
+        let metadata = match self.open_within(&path)? {
+            Ok(file) => file.metadata().at(self.dir.join(path))?,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(false),
+            Err(err) => return Err(err).at(self.dir.join(path)),
+        };
+        Ok(metadata.is_file() && metadata.len() == size)
     }
 
     /// Returns how many bytes the blob has, if it is here.

@@ -99,7 +99,7 @@ impl<'a> Writing<'a> {
 
     /// Adds a blob that is in memory and has this digest.
     pub fn put_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        if self.layout.has(digest, bytes.len() as u64) {
+        if self.layout.has(digest, bytes.len() as u64)? {
             return Ok(());
         }
         let mut hasher = digest.hasher();
@@ -119,7 +119,7 @@ impl<'a> Writing<'a> {
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobWriter<'a>>> {
         let path = self.partial(&format!("{}-{}", digest.algorithm(), digest.hex()))?;
         loop {
-            if self.layout.has(digest, size) {
+            if self.layout.has(digest, size)? {
                 // What an earlier writer left when another finished first.
                 let _ = fs::remove_file(&path);
                 return Ok(None);
@@ -134,7 +134,7 @@ impl<'a> Writing<'a> {
             };
             file.lock().at(&path)?;
             // While we waited, the file may have become the blob.
-            if still(&file, &path)? && !self.layout.has(digest, size) {
+            if still(&file, &path)? && !self.layout.has(digest, size)? {
                 let listed = self.unfinished.list(&path);
                 return BlobWriter::new(self.layout, file, path, *digest, size, listed).map(Some);
             }
@@ -461,7 +461,7 @@ impl SealedBlob<'_> {
                 through.finish().1
             }
         };
-        if found == *digest && !self.layout.has(digest, self.size) {
+        if found == *digest && !self.layout.has(digest, self.size)? {
             publish(self.layout, self.file.as_file(), &self.listed, digest)?;
         }
         Ok(found == *digest)
@@ -469,7 +469,7 @@ impl SealedBlob<'_> {
 
     /// Gives the blob its name; returns its digest and size.
     pub fn publish(self) -> Result<(Digest, u64)> {
-        if !self.layout.has(&self.digest, self.size) {
+        if !self.layout.has(&self.digest, self.size)? {
             publish(self.layout, self.file.as_file(), &self.listed, &self.digest)?;
         }
         Ok((self.digest, self.size))

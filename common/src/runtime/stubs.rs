@@ -16,7 +16,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, Timestamps, fstat, openat, statat, unlinkat, utimensat,
 };
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
 use super::beneath::{self, Shape};
 use crate::tree::times;
@@ -53,10 +53,19 @@ impl Stubs {
     }
 
     /// Removes those that nobody has put anything in, when nothing is mounted on them any more.
-    pub fn remove(self) {
+    ///
+    /// # Errors
+    /// If one is still there that should not be. The others are removed all the same.
+    pub fn remove(self) -> Result<()> {
+        let mut removed = Ok(());
         for stub in self.0.into_iter().rev() {
-            let _ = stub.remove(); // then the container has made something of it
+            match stub.remove() {
+                // The container has made something of it.
+                Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
+                result => removed = removed.and(result),
+            }
         }
+        removed
     }
 }
 
@@ -146,7 +155,7 @@ mod tests {
         let stubs = make(&root);
         assert!(dir.path().join("run/service/conf").is_file());
         assert!(dir.path().join("a/b/c").is_dir());
-        stubs.remove();
+        stubs.remove().unwrap();
         assert_eq!(look(dir.path()), before);
         for path in ["etc", "."] {
             assert_eq!(dir.path().join(path).metadata().unwrap().mtime(), 0, "{path}");
@@ -162,7 +171,7 @@ mod tests {
         fs::remove_file(dir.path().join("a/b/f")).unwrap();
         fs::write(dir.path().join("a/b/f"), "").unwrap();
         let changed = fs::metadata(dir.path().join("a/b")).unwrap().modified().unwrap();
-        stubs.remove();
+        stubs.remove().unwrap();
         for path in ["etc/hosts", "a/b/c/file", "a/b/f"] {
             assert!(dir.path().join(path).is_file(), "{path}");
         }
@@ -178,7 +187,7 @@ mod tests {
         let stubs = make(&root);
         fs::rename(dir.path().join("etc"), dir.path().join("moved")).unwrap();
         symlink(bait.path(), dir.path().join("etc")).unwrap();
-        stubs.remove();
+        stubs.remove().unwrap();
         assert!(bait.path().join("hosts").exists());
         assert!(!dir.path().join("moved/hosts").exists());
     }

@@ -34,6 +34,8 @@ pub struct Subject<'a> {
     pub name: Option<&'a str>,
     /// The tree that it makes.
     pub tree: Option<&'a str>,
+    /// The files that it makes, each whole or not at all.
+    pub files: &'a [&'a str],
     /// The statuses of an error.
     pub statuses: &'a [i32],
     /// A partial blob may stay behind.
@@ -52,6 +54,7 @@ impl<'a> Subject<'a> {
             args: "",
             name: Some(name),
             tree: None,
+            files: &[],
             statuses: &[1],
             keeps_partial: false,
             executes: false,
@@ -66,6 +69,7 @@ impl<'a> Subject<'a> {
             args: "",
             name: None,
             tree: None,
+            files: &[],
             statuses: &[125, 126, 127],
             keeps_partial: false,
             executes: true,
@@ -96,6 +100,7 @@ struct Expected {
     stdout: Vec<u8>,
     names: layout::Names,
     tree: Option<String>,
+    files: Vec<Option<Vec<u8>>>,
     mounts: BTreeSet<String>,
 }
 
@@ -142,6 +147,7 @@ impl Stage {
             stdout,
             names: layout::names(&self.store().join("images")).unwrap(),
             tree: self.tree(subject),
+            files: self.files(subject),
             mounts: self.mounts(),
         };
         let trace = self.trace();
@@ -253,6 +259,10 @@ impl Stage {
         if run.code == 0 || !run.stdout.is_empty() && !subject.executes {
             wrong.extend(self.judge_result(subject, run, expected));
         }
+        let torn = self.files(subject).into_iter().zip(&expected.files);
+        if torn.into_iter().any(|(file, whole)| file.is_some() && file != *whole) {
+            wrong.push("a file that is not whole has got its name".into());
+        }
         let syncs = ["fsync", "fdatasync", "syncfs"].contains(&point.call.as_str());
         if run.code == 0 && syncs {
             wrong.push("success, though what was written may not be on the disk".into());
@@ -329,6 +339,9 @@ impl Stage {
         if self.tree(subject) != expected.tree {
             wrong.push("it printed its result, but the tree is another".into());
         }
+        if self.files(subject) != expected.files {
+            wrong.push("it printed its result, but the files are others".into());
+        }
         wrong
     }
 
@@ -344,6 +357,12 @@ impl Stage {
         Some(self.sh(&script).text())
     }
 
+    /// Returns what is in the files that the tool makes.
+    fn files(&self, subject: &Subject) -> Vec<Option<Vec<u8>>> {
+        let work = self.disk.path().join("work");
+        subject.files.iter().map(|name| fs::read(work.join(name)).ok()).collect()
+    }
+
     /// Returns what is temporary and should not be there any more.
     fn temporaries(&self, subject: &Subject) -> Vec<String> {
         let mut left = layout::stale(&self.store().join("images"));
@@ -356,14 +375,13 @@ impl Stage {
         };
         left.extend(list("ls -A $TMPDIR"));
         let script = "cd $DISK/tare; find layers -maxdepth 1 -name '.*' 2>/dev/null
-            find containers -mindepth 1 ! -path containers/.rm ! -path containers/.names ! -path containers/.run 2>/dev/null; :";
+            find containers -mindepth 1 ! -path containers/.rm ! -path containers/.names ! -path containers/.run ! -path containers/.build ! -path containers/.build/.rm 2>/dev/null; :";
         left.extend(list(script));
         let known = ["..", ".", "x.tar", "tree"];
-        left.extend(
-            list("ls -a $DISK/work")
-                .into_iter()
-                .filter(|name| !known.contains(&name.as_str()) && subject.tree != Some(name)),
-        );
+        let ours = |name: &str| {
+            known.contains(&name) || subject.tree == Some(name) || subject.files.contains(&name)
+        };
+        left.extend(list("ls -a $DISK/work").into_iter().filter(|name| !ours(name)));
         left.iter().map(|what| format!("left behind: {what}")).collect()
     }
 

@@ -136,6 +136,16 @@ struct Checker<'a> {
     warnings: Vec<Warning>,
 }
 
+/// Variables, and whatever else is asked for.
+struct AnySet<'a>(&'a Variables);
+
+impl Values for AnySet<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        // A port, a mode, a user and a path.
+        self.0.get(name).or(Some("1"))
+    }
+}
+
 /// What a stage starts with, and ends with for those on top of it.
 #[derive(Clone, Default)]
 struct State {
@@ -349,13 +359,18 @@ impl Checker<'_> {
         once: &mut Once,
     ) -> Result<()> {
         let escape = self.file.escape;
-        let Expanded { operation, mut missing, .. } =
-            expand(instruction, &state.scope.variables, escape)?;
+        let Some(Expanded { operation, mut missing, .. }) = self.expanded(instruction, state)?
+        else {
+            return Ok(());
+        };
         let done = Instruction { operation, ..instruction.clone() };
         let before = state.scope.clone();
-        let taken = state.scope.take(&done, &self.globals, self.known.told, Lexer::new(escape));
         missing.retain(|name| !before.is_argument(name));
-        missing.extend(taken.map_err(|err| err.of(&done.keyword).at(done.first))?);
+        match state.scope.take(&done, &self.globals, self.known.told, Lexer::new(escape)) {
+            Ok(names) => missing.extend(names),
+            Err(_) if !state.known => return Ok(()), // as below
+            Err(err) => return Err(err.of(&done.keyword).at(done.first)),
+        }
         if state.known {
             self.undefined(&missing, &before, instruction);
         }
@@ -394,6 +409,20 @@ impl Checker<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Returns an instruction with its variables replaced.
+    ///
+    /// Nothing, if that fails only for want of one which an image that nobody knows may have.
+    fn expanded(&self, instruction: &Instruction, state: &State) -> Result<Option<Expanded>> {
+        let (variables, escape) = (&state.scope.variables, self.file.escape);
+        match expand(instruction, variables, escape) {
+            Err(err) if !state.known => match expand(instruction, &AnySet(variables), escape) {
+                Err(again) if again == err => Err(err),
+                _ => Ok(None),
+            },
+            done => done.map(Some),
+        }
     }
 
     /// Of several directories the first one decides where the others are.

@@ -1,6 +1,7 @@
 //! What is in a Dockerfile, and what is unwise in it. Nothing is built.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use common::cli;
@@ -12,7 +13,6 @@ use img_build::dockerfile::Dockerfile;
 use img_build::json;
 use img_build::source::{Elsewhere, context};
 
-use crate::FAILED;
 use crate::options::Options;
 
 /// Prints a Dockerfile as JSON.
@@ -26,7 +26,7 @@ pub fn parse(options: &Options) -> Result<()> {
 }
 
 /// Says what is unwise in a Dockerfile; returns the exit status.
-pub fn check(options: &Options) -> Result<u8> {
+pub fn check(options: &Options) -> Result<ExitCode> {
     let file = options.file.as_deref();
     let context = with_elsewhere(options, |elsewhere| {
         context::open(&options.context, file, false, elsewhere)
@@ -41,7 +41,7 @@ pub fn check(options: &Options) -> Result<u8> {
     for warning in &found.warnings {
         writeln!(err, "{}", visible(&format!("{name}:{warning}"))).context("stderr")?;
     }
-    Ok(if found.warnings.is_empty() { 0 } else { FAILED })
+    Ok(if found.warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn with_elsewhere<T>(options: &Options, get: impl FnOnce(&Elsewhere) -> Result<T>) -> Result<T> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Parser, ValueEnum};
@@ -13,6 +13,7 @@ use common::layer::pack::Compression;
 use common::platform::Platform;
 use common::reference::Reference;
 use common::runtime::cgroup::Memory;
+use img_build::build::exchange::place::{Export, Import};
 use img_build::build::{Allowed, Given};
 use img_build::dockerfile::scope::Told;
 use img_build::output::Output;
@@ -81,6 +82,14 @@ pub struct Options {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
 
+    /// Take results of steps from a cache that others have written: DIR[:TAG], or a name in a registry
+    #[arg(long = "cache-from", value_name = "PLACE")]
+    pub imports: Vec<Import>,
+
+    /// Write the results of steps to a cache for others
+    #[arg(long = "cache-to", value_name = "PLACE")]
+    pub exports: Vec<Export>,
+
     /// Say of each step whether its result was there, and if not, what differs from the last time
     #[arg(long)]
     pub explain: bool,
@@ -144,6 +153,14 @@ pub struct Options {
     /// Write the result line to FILE
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
+
+    /// Write the result line to FILE, unless it holds it already: then it keeps its time
+    #[arg(long, value_name = "FILE")]
+    pub iidfile_if_changed: Option<PathBuf>,
+
+    /// Write what the result depends on to FILE, for make
+    #[arg(long, value_name = "FILE")]
+    pub depfile: Option<PathBuf>,
 
     /// Write what is known of the result to FILE, as JSON
     #[arg(long, value_name = "FILE")]
@@ -218,6 +235,25 @@ impl Options {
     /// Returns the stages whose steps are done anew.
     pub fn no_cache_filter(&self) -> BTreeSet<String> {
         self.no_cache_filter.iter().map(|name| name.to_lowercase()).collect()
+    }
+
+    /// Returns the files that make knows the result by: those of `-o`, or else the one of the result line.
+    pub fn targets(&self) -> Vec<&Path> {
+        let files: Vec<&Path> = self.outputs.iter().filter_map(Output::file).collect();
+        let lines = [&self.iidfile, &self.iidfile_if_changed];
+        match files.is_empty() {
+            true => lines.into_iter().flatten().map(PathBuf::as_path).collect(),
+            false => files,
+        }
+    }
+
+    /// Returns all files and directories that the build writes.
+    pub fn written(&self) -> Vec<&Path> {
+        let files = [&self.iidfile, &self.iidfile_if_changed, &self.depfile, &self.metadata_file];
+        let files = files.into_iter().flatten().map(PathBuf::as_path);
+        let dirs = self.exports.iter().filter_map(|export| export.place.dir()).chain(&self.layout);
+        let outputs = self.outputs.iter().filter_map(Output::place);
+        files.chain(dirs.map(Dir::path)).chain(outputs).collect()
     }
 
     /// Returns what the build is told. Of several platforms it is the first.

@@ -1,10 +1,11 @@
 //! From the command line to an image, and to where it goes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use common::cli::{self, Operand};
-use common::error::{line, visible};
+use common::error::{self, Hint, Usage, visible};
 use common::image;
 use common::layout::Writing;
 use common::platform::Platform;
@@ -14,6 +15,8 @@ use common::store::Store;
 use common::tree;
 use img_build::build::base::Images;
 use img_build::build::cache::Cache;
+use img_build::build::exchange::export;
+use img_build::build::exchange::import::Imports;
 use img_build::build::log::Style;
 use img_build::build::{self, Named, Outcome, Request, Steps};
 use img_build::check::{self, Known};
@@ -21,6 +24,7 @@ use img_build::dockerfile::Dockerfile;
 use img_build::dockerfile::instruction::Operation;
 use img_build::dockerfile::scope::Told;
 use img_build::output::deliver::{self, Made, Sink};
+use img_build::output::depfile::{self, Prerequisites};
 use img_build::output::{Output, report};
 use img_build::run;
 use img_build::source::Elsewhere;
@@ -51,6 +55,11 @@ pub fn produce(options: &Options) -> Result<()> {
     let mut given = options.given()?;
     if let Some(memory) = &mut given.memory {
         limit(memory, options, &store)?;
+    }
+    let prerequisites = options.depfile.as_ref().map(|_| Prerequisites::default());
+    if prerequisites.is_some() && options.targets().is_empty() {
+        let err: Result<()> = Err(Usage("--depfile: of which file?".into()).into());
+        err.hint(|| "--iidfile FILE, or -o type=...,dest=FILE".into())?;
     }
     let (compression, annotations) = (options.compression()?, options.annotations());
     let sinks = deliver::look(&options.outputs)?;
@@ -90,6 +99,7 @@ pub fn produce(options: &Options) -> Result<()> {
     cli::on_interrupt(move || unfinished.remove())?;
     let images = Images::new(&store, &writing, options.pull);
     let cache = Cache::open(store.cache().join("build"))?;
+    let imports = Imports::new(&options.imports, &elsewhere, steps.style);
     let epoch = options.epoch(context.time)?;
     let place = place(options);
     let one = |platform: &Platform| {
@@ -106,8 +116,9 @@ pub fn produce(options: &Options) -> Result<()> {
             labels: &options.labels,
             annotations: &annotations,
             squash: options.squash,
+            prerequisites: prerequisites.as_ref(),
         };
-        build::build(&request, &store, &writing, &images, &cache)
+        build::build(&request, &store, &writing, &images, &cache, &imports)
     };
     let platforms = match &options.platforms[..] {
         [] => vec![Platform::host()],
@@ -121,7 +132,45 @@ pub fn produce(options: &Options) -> Result<()> {
         [(only, _)] => only.desc.clone(),
         all => index(all, &writing)?,
     };
-    hand_over(options, &store, &writing, &desc, &outcomes, sinks)
+    if let (Some(path), Some(prerequisites)) = (&options.depfile, prerequisites) {
+        let ignore_files = options.contexts.iter().filter_map(Place::ignore_file);
+        let files = context.files.iter().cloned().chain(ignore_files);
+        // A Dockerfile may be a pipe, and an ignore file need not be there.
+        prerequisites.add(files.filter(|file| file.is_file()));
+        let rules = prerequisites.rules(&options.targets(), &options.written())?;
+        report::put_if_changed(path, &rules)?;
+    }
+    let new = hand_over(options, &store, &writing, &desc, &outcomes, sinks)?;
+    share(options, &store, &writing, &outcomes)?;
+    if options.depfile.is_some() {
+        // Their directories may be among what they depend on, and all that was written is in one.
+        new.into_iter().try_for_each(depfile::touch)?;
+    }
+    Ok(())
+}
+
+/// Writes the results of steps to where `--cache-to` says. The image is done, whatever comes of it.
+fn share(
+    options: &Options,
+    store: &Store,
+    writing: &Writing,
+    outcomes: &[(Outcome, Platform)],
+) -> Result<()> {
+    let mut failed = Ok(());
+    for export in &options.exports {
+        let steps = |(outcome, _): &(Outcome, Platform)| match export.all_stages {
+            true => outcome.all_steps.clone(),
+            false => outcome.steps.clone(),
+        };
+        let steps: Vec<_> = outcomes.iter().flat_map(steps).collect();
+        let written = export::write(&export.place, &steps, store, writing)
+            .with_context(|| format!("--cache-to {}", export.place));
+        match written {
+            Err(err) if export.ignore_error => cli::warn(error::line(&err)),
+            written => failed = failed.and(written),
+        }
+    }
+    failed
 }
 
 /// Sees that steps can be kept to this much memory, before anything is done.
@@ -135,7 +184,7 @@ fn limit(memory: &mut Memory, options: &Options, store: &Store) -> Result<()> {
     }
     *memory = without;
     if style(options) != Style::None {
-        cli::warn(format!("--memory: swap is not limited: {}", line(&err)));
+        cli::warn(format!("--memory: swap is not limited: {}", error::line(&err)));
     }
     Ok(())
 }
@@ -218,15 +267,15 @@ fn index(outcomes: &[(Outcome, Platform)], writing: &Writing) -> Result<Descript
     Ok(image::descriptor(MediaType::ImageIndex, &digest, bytes.len() as u64))
 }
 
-/// Names the result, puts it where it is wanted, and says so.
-fn hand_over(
-    options: &Options,
+/// Names the result, puts it where it is wanted, and says so. Returns the targets that are new.
+fn hand_over<'a>(
+    options: &'a Options,
     store: &Store,
     writing: &Writing,
     desc: &Descriptor,
     outcomes: &[(Outcome, Platform)],
     sinks: Vec<Sink>,
-) -> Result<()> {
+) -> Result<Vec<&'a Path>> {
     let digest = image::digest(desc)?;
     let images: Vec<(Descriptor, Platform)> =
         outcomes.iter().map(|(built, platform)| (built.desc.clone(), platform.clone())).collect();
@@ -249,8 +298,14 @@ fn hand_over(
         }
     };
     sinks.into_iter().try_for_each(|sink| sink.write(&made))?;
+    let mut targets = options.targets();
     if let Some(path) = &options.iidfile {
         report::iidfile(path, &line)?;
+    }
+    if let Some(path) = &options.iidfile_if_changed
+        && !report::put_if_changed(path, format!("{line}\n").as_bytes())?
+    {
+        targets.retain(|target| target != path);
     }
     if let Some(path) = &options.metadata_file {
         let config = match outcomes {
@@ -259,5 +314,8 @@ fn hand_over(
         };
         report::metadata(path, desc, config.as_ref(), &names)?;
     }
-    if is_kept || options.layout.is_some() { cli::result(line) } else { Ok(()) }
+    if is_kept || options.layout.is_some() {
+        cli::result(line)?;
+    }
+    Ok(targets)
 }

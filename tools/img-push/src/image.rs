@@ -49,9 +49,12 @@ impl Image {
 
     /// Opens a blob.
     pub fn open(&self, digest: &Digest, size: u64) -> Result<File> {
-        let here = |layout: &&Layout| layout.has(digest, size);
-        let layout = self.layouts.iter().find(here).ok_or(Missing(*digest))?;
-        layout.open_blob(&image::descriptor("".into(), digest, size))
+        for layout in &self.layouts {
+            if layout.has(digest, size)? {
+                return layout.open_blob(&image::descriptor("".into(), digest, size));
+            }
+        }
+        Err(Missing(*digest).into())
     }
 
     fn add(

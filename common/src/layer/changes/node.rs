@@ -1,11 +1,11 @@
 //! What is known of a file, as far as a layer can hold it, and the marks that overlay leaves on it.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, FileType, Stat, Timespec, statat};
@@ -63,15 +63,13 @@ pub(super) struct Marks {
 pub(super) struct Reader {
     /// What the marks of overlay are called, where there are any.
     marks: Option<&'static [u8]>,
-    /// Whether owners other than ours are recorded in an attribute.
-    records: OnceCell<bool>,
 }
 
 impl Reader {
     /// Reads an upper directory, whose marks are `user.*` or not; or a tree without any.
     pub(super) fn new(userxattr: Option<bool>) -> Reader {
         let prefix = |user| if user { &b"user.overlay."[..] } else { b"trusted.overlay." };
-        Reader { marks: userxattr.map(prefix), records: OnceCell::new() }
+        Reader { marks: userxattr.map(prefix) }
     }
 
     /// Returns whether this is an upper directory, which becomes an unpacked layer.
@@ -103,7 +101,7 @@ impl Reader {
                     bail!("the file is elsewhere: {}", name.to_string_lossy())
                 }
                 Some(_) => {}
-                None if bytes == ROOTLESS && self.records()? => {
+                None if is_record(bytes)? => {
                     (metadata.uid, metadata.gid) = recorded(&get()?).context(RECORD)?;
                 }
                 None if is_kept(bytes) => {
@@ -146,14 +144,36 @@ impl Reader {
             _ => Ok(false),
         }
     }
+}
 
-    /// Says whether layers are unpacked here with owners recorded, since there are no others.
-    fn records(&self) -> Result<bool> {
-        if let Some(records) = self.records.get() {
-            return Ok(*records);
-        }
-        let records = Mapping::current()?.is_single();
-        Ok(*self.records.get_or_init(|| records))
+/// Says whether layers are unpacked here with owners recorded, since there are no others.
+fn records() -> Result<bool> {
+    // Nobody changes the namespace of a process that unpacks layers.
+    static RECORDS: OnceLock<bool> = OnceLock::new();
+    if let Some(records) = RECORDS.get() {
+        return Ok(*records);
+    }
+    let records = Mapping::current()?.is_single();
+    Ok(*RECORDS.get_or_init(|| records))
+}
+
+/// Says whether an attribute of an unpacked layer is such a record, and no attribute of the image's.
+pub fn is_record(name: &[u8]) -> Result<bool> {
+    Ok(name == ROOTLESS && records()?)
+}
+
+/// Returns the owner that was recorded of a file or a directory when its layer was unpacked here, if one was.
+///
+/// `path` leads there from `dir`, without links on the way.
+pub fn recorded_owner(dir: BorrowedFd, path: &[u8]) -> Result<Option<(u32, u32)>> {
+    if !records()? {
+        return Ok(None);
+    }
+    let (path, name) = (CString::new(path)?, CString::new(ROOTLESS)?);
+    match Node::named(dir, &path).get(&name) {
+        Ok(value) => recorded(&value).context(RECORD).map(Some),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(err) => Err(err.into()),
     }
 }
 

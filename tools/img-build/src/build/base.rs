@@ -5,6 +5,7 @@
 //! brought into the store, since the result needs its layers there.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -16,6 +17,7 @@ use common::layout::{Absent, Resolved, Writing};
 use common::platform::Platform;
 use common::reference::Reference;
 use common::store::Store;
+use rustix::io::Errno;
 
 use super::cache::Layer;
 
@@ -61,6 +63,12 @@ impl<'a> Images<'a> {
             let fits = |image: &Resolved| platform.rank(&image.platform()).is_some();
             let image = match self.store.images.resolve(&desc, platform) {
                 Ok(image) if fits(&image) => image,
+                // What cannot be read now is not for a registry to say.
+                Err(err)
+                    if err.chain().any(|link| link.is::<Errno>() || link.is::<io::Error>()) =>
+                {
+                    return Err(err).with_context(|| name.to_string());
+                }
                 // An index of which that platform is not here, or another platform's image.
                 other => match pulled().and_then(|operand| operand.find(self.store)) {
                     Ok(found) => self.store.images.resolve(&found.desc, platform)?,

@@ -52,7 +52,7 @@ impl Cache {
         let inputs = Inputs::from_json(record.get("inputs")?)?;
         let found = inputs.key() == *key
             && image::is_layer(desc.media_type())
-            && layout.has(&image::digest(&desc).ok()?, desc.size());
+            && layout.has(&image::digest(&desc).ok()?, desc.size()).ok()?;
         found.then_some((desc, diff_id))
     }
 

@@ -6,6 +6,7 @@
 //! stage   FROM, then an instruction at a time: a config that changes, layers that come on top
 //! step    the layer of RUN, COPY, ADD, WORKDIR: its inputs' key, its result there already, or made
 //! key  cache      inputs and their digest · results, by key
+//! exchange        results that others have: --cache-from and --cache-to
 //! base            images that stages begin with          config   config and history as Docker writes them
 //! log             what is said meanwhile
 //! ```
@@ -17,6 +18,7 @@
 pub mod base;
 pub mod cache;
 pub mod config;
+pub mod exchange;
 mod history;
 pub mod key;
 pub mod log;
@@ -25,6 +27,7 @@ mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -34,6 +37,7 @@ use common::digest::Digest;
 use common::image;
 use common::layer::pack::Compression;
 use common::layout::Writing;
+use common::platform::Platform;
 use common::runtime::cgroup::Memory;
 use common::store::Store;
 use oci_spec::image::{Descriptor, MediaType};
@@ -43,11 +47,14 @@ use serde_json::{Map, Value, json};
 use self::base::{Image, Images};
 use self::cache::{Cache, Layer};
 use self::config::Config;
+use self::exchange::Done;
+use self::exchange::import::Imports;
 use self::log::Style;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::instruction::{Network, Operation, Security};
 use crate::dockerfile::scope::{Globals, Scope, Told};
 use crate::dockerfile::stages::Graph;
+use crate::output::depfile::Prerequisites;
 use crate::run::secrets::{Agents, Secrets};
 use crate::source::{Elsewhere, Tree};
 
@@ -81,6 +88,17 @@ pub struct Request<'a> {
     pub annotations: &'a [(String, String)],
     /// All layers but those of the base become one.
     pub squash: bool,
+    /// Who wants to know which files of this host were read.
+    pub prerequisites: Option<&'a Prerequisites>,
+}
+
+impl Request<'_> {
+    /// Notes files that were read.
+    fn note(&self, files: impl Iterator<Item = PathBuf>) {
+        if let Some(prerequisites) = self.prerequisites {
+            prerequisites.add(files);
+        }
+    }
 }
 
 /// What `--build-context` gives a name to.
@@ -165,6 +183,8 @@ struct Built {
     epoch: i64,
     /// The image below all of it.
     base: Option<Arc<Image>>,
+    /// The steps that have put layers on it.
+    steps: Vec<Done>,
 }
 
 impl Built {
@@ -184,6 +204,7 @@ struct Build<'a> {
     writing: &'a Writing<'a>,
     images: &'a Images<'a>,
     cache: &'a Cache,
+    imports: &'a Imports<'a>,
     stages: Mutex<Stages>,
     changed: Condvar,
     /// What was said once, and is true of every step.
@@ -202,6 +223,10 @@ pub struct Outcome {
     pub desc: Descriptor,
     /// The config.
     pub config: Descriptor,
+    /// The steps of the target, and of what it is based on.
+    pub steps: Vec<Done>,
+    /// Those of all stages that were built.
+    pub all_steps: Vec<Done>,
 }
 
 /// Builds an image; its blobs are in the layout, and it has no name yet.
@@ -211,6 +236,7 @@ pub fn build(
     writing: &Writing,
     images: &Images,
     cache: &Cache,
+    imports: &Imports,
 ) -> Result<Outcome> {
     let in_file = |err: crate::error::Error| err.in_file(request.name);
     let globals = Globals::of(request.file, &request.told).map_err(in_file)?;
@@ -232,6 +258,7 @@ pub fn build(
         writing,
         images,
         cache,
+        imports,
         stages: Mutex::default(),
         changed: Condvar::new(),
         noted: Mutex::default(),
@@ -279,6 +306,17 @@ impl Build<'_> {
             }),
         }
         errors.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the image that an operand names, and notes which file of this host says what it is.
+    fn image(&self, operand: &Operand, platform: &Platform) -> Result<Arc<Image>> {
+        let image = self.images.operand(operand, platform)?;
+        let file = operand.layout().map(|path| match path.is_dir() {
+            true => path.join("index.json"),
+            false => path.into(), // an archive
+        });
+        self.request.note(file.into_iter());
+        Ok(image)
     }
 
     /// Returns whether this is said for the first time.
@@ -348,6 +386,8 @@ impl Build<'_> {
         let manifest = serde_json::to_vec(&manifest).context("the manifest")?;
         let digest = self.writing.put(&manifest)?;
         let desc = image::descriptor(MediaType::ImageManifest, &digest, manifest.len() as u64);
-        Ok(Outcome { desc, config })
+        let all_steps =
+            self.stages().built.values().flat_map(|built| built.steps.clone()).collect();
+        Ok(Outcome { desc, config, steps: built.steps, all_steps })
     }
 }

@@ -63,7 +63,7 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
         let config = Config::empty(platform);
         let scope = Scope::on(Variables::of(config.env()));
         let epoch = build.request.epoch.unwrap_or(0);
-        Built { layers: Vec::new(), config, scope, epoch, base: None }
+        Built { layers: Vec::new(), config, scope, epoch, base: None, steps: Vec::new() }
     };
     let image = match &node.base {
         Base::Scratch => return Ok((nothing(), Vec::new())),
@@ -74,13 +74,11 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
             return Ok((built, Vec::new()));
         }
         Base::Image(name) => {
-            let found = name.parse().and_then(|operand| build.images.operand(&operand, platform));
+            let found = name.parse().and_then(|operand| build.image(&operand, platform));
             found.map_err(at_line)?
         }
         Base::Context(name) => match build.request.contexts.get(name) {
-            Some(Named::Image(operand)) => {
-                build.images.operand(operand, platform).map_err(at_line)?
-            }
+            Some(Named::Image(operand)) => build.image(operand, platform).map_err(at_line)?,
             // Files are what they would be if they were copied: root's, with their modes.
             _ => {
                 let files = trigger(&format!("COPY --from={name} . /"), node.line);
@@ -98,7 +96,8 @@ fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
     let epoch = image.created.as_deref().and_then(epoch_of);
     let epoch = build.request.epoch.or(epoch).unwrap_or(0);
     let layers = image.layers.clone();
-    Ok((Built { layers, config, scope, epoch, base: Some(Arc::clone(&image)) }, triggers))
+    let base = Some(Arc::clone(&image));
+    Ok((Built { layers, config, scope, epoch, base, steps: Vec::new() }, triggers))
 }
 
 /// A stage on its way.

@@ -6,12 +6,14 @@ mod ran;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use common::cli;
 use common::digest::Digest;
 use common::layer::changes::difference;
 use common::layer::pack::{Packed, Packer};
 use common::snapshot::Snapshot;
 
 use super::cache::Layer;
+use super::exchange::Done;
 use super::key::Inputs;
 use super::log::Step;
 use super::{Build, Built, Named};
@@ -86,7 +88,7 @@ impl<'a> Work<'a> {
         inputs: &Inputs,
         make: impl FnOnce(&mut Self) -> Result<Packed>,
     ) -> Result<Layer> {
-        let Build { request, cache, writing, .. } = self.build;
+        let Build { request, cache, imports, writing, .. } = self.build;
         let inputs = &{
             // Last, since what it says is what most of the others say.
             let mut inputs = inputs.clone();
@@ -94,28 +96,43 @@ impl<'a> Work<'a> {
             inputs
         };
         let anew = asked.anew || request.steps.no_cache;
-        let found = match anew {
-            true => None,
-            false => cache.find(&inputs.key(), writing.layout()),
+        let key = inputs.key();
+        let here = || Some((cache.find(&key, writing.layout())?, None));
+        let elsewhere = || {
+            let (layer, place) = imports.find(&key, writing, asked.log)?;
+            Some((layer, Some(place)))
         };
+        let found = if anew { None } else { here().or_else(elsewhere) };
         let before = cache.last(&asked.place, inputs);
-        if let Some(layer) = found {
-            asked.log.cached(asked.text);
-            return Ok(layer);
-        }
-        asked.log.begins(asked.text);
-        if request.steps.explain {
-            asked.log.explain(&match before.map(|before| inputs.differs(&before)) {
-                _ if anew => "miss: it was to be done anew".into(),
-                None => "miss: it is done for the first time".to_owned(),
-                Some(None) => "miss: its result is not here any more".into(),
-                Some(Some(difference)) => format!("miss: {difference}"),
-            });
-        }
-        let Packed { desc, diff_id, .. } = make(self)?;
-        let layer = (desc, diff_id);
-        cache.keep(inputs, &layer)?;
-        asked.log.done();
+        let layer = match found {
+            Some((layer, from)) => {
+                asked.log.cached(asked.text);
+                if let Some(place) = from {
+                    cache.keep(inputs, &layer)?;
+                    if request.steps.explain {
+                        asked.log.explain(&format!("hit: from {place}"));
+                    }
+                }
+                layer
+            }
+            None => {
+                asked.log.begins(asked.text);
+                if request.steps.explain {
+                    asked.log.explain(&match before.map(|before| inputs.differs(&before)) {
+                        _ if anew => "miss: it was to be done anew".into(),
+                        None => "miss: it is done for the first time".to_owned(),
+                        Some(None) => "miss: its result is not here any more".into(),
+                        Some(Some(difference)) => format!("miss: {difference}"),
+                    });
+                }
+                let Packed { desc, diff_id, .. } = make(self)?;
+                let layer = (desc, diff_id);
+                cache.keep(inputs, &layer)?;
+                asked.log.done();
+                layer
+            }
+        };
+        self.state.steps.push(Done { key, layer: layer.clone() });
         Ok(layer)
     }
 
@@ -154,12 +171,12 @@ impl<'a> Work<'a> {
             Base::Scratch => Vec::new(),
             Base::Stage(stage) => build.wait(*stage)?.layers.clone(),
             Base::Image(name) => {
-                build.images.operand(&name.parse()?, &build.request.told.platform)?.layers.clone()
+                build.image(&name.parse()?, &build.request.told.platform)?.layers.clone()
             }
             Base::Context(name) => match build.request.contexts.get(name) {
                 Some(Named::Tree(tree)) => return Ok(Taken::Files(tree)),
                 Some(Named::Image(operand)) => {
-                    build.images.operand(operand, &build.request.told.platform)?.layers.clone()
+                    build.image(operand, &build.request.told.platform)?.layers.clone()
                 }
                 None => bail!("{name}: there is no such context"),
             },
@@ -199,11 +216,13 @@ fn tree_of(build: &Build, name: &str, layers: &[Layer]) -> Result<Tree> {
     let snapshot = unpacked(build, layers)?;
     let root = snapshot.tree()?;
     let keep = Box::new(snapshot);
-    Ok(Tree { root, name: name.into(), ignore: None, foreign: false, keep })
+    Ok(Tree { root, name: name.into(), path: None, ignore: None, foreign: false, keep })
 }
 
 fn unpacked(build: &Build, layers: &[Layer]) -> Result<Snapshot> {
-    Snapshot::prepare(&build.store.layers(), build.writing.layout(), layers)
+    let snapshot = Snapshot::prepare(&build.store.layers(), build.writing.layout(), layers)?;
+    snapshot.warnings.iter().for_each(cli::warn);
+    Ok(snapshot)
 }
 
 /// Makes one layer of all that are above the base's.

@@ -14,6 +14,27 @@ fn rules(text: &str) -> Vec<String> {
     told(text, &Told::nothing(), None)
 }
 
+#[test]
+fn what_an_unknown_image_may_have_is_not_missed() {
+    let check = |text: &str| {
+        let file = Dockerfile::parse(text.as_bytes()).unwrap();
+        let known = Known { told: &Told::nothing(), ignore: None, image: &|_| None };
+        check(&file, &known).map(|found| found.warnings.len())
+    };
+    for text in [
+        "FROM a\nENV b=${c:?missing}",
+        "FROM a\nARG b=${c:?missing}",
+        "FROM a\nEXPOSE $c",
+        "FROM a AS b\nFROM b\nADD x ${c?}",
+    ] {
+        assert_eq!(check(text), Ok(0), "{text}");
+    }
+    // What is wrong whatever there is stays wrong.
+    for text in ["FROM a\nENV b=${c", "FROM scratch\nENV b=${c:?missing}", "FROM a\nENV b=${c!}"] {
+        assert!(check(text).is_err(), "{text}");
+    }
+}
+
 /// Checks for each text that these are all the warnings there are.
 fn table(table: &[(&str, &[&str])]) {
     for (text, expected) in table {

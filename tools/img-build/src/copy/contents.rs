@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Error, Result};
 use common::digest::{Digest, Hasher};
 use common::error::At;
+use common::layer::is_record;
 use rustix::fs::{FileType, Mode, OFlags, fgetxattr, flistxattr, openat};
 use rustix::io::{Errno, pread};
 
@@ -309,7 +310,7 @@ pub(super) fn xattrs(fd: impl AsFd, foreign: bool) -> Result<Xattrs> {
     };
     for name in names[..len].split(|c| *c == 0) {
         let own = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
-        if name != b"security.capability" && (foreign || !own) {
+        if name != b"security.capability" && (foreign || !own || is_record(name)?) {
             continue;
         }
         let mut value = vec![0; XATTR_MOST];

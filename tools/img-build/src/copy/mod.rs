@@ -32,7 +32,7 @@ use common::digest::Digest;
 use crate::source::Tree;
 
 pub use self::directory::make_directory;
-pub use self::select::{Input, Selection};
+pub use self::select::Selection;
 
 /// Where a source of COPY or ADD is.
 pub enum SourceOf<'a> {

@@ -10,6 +10,7 @@ use std::os::fd::BorrowedFd;
 
 use anyhow::Result;
 use common::error::At;
+use common::layer::recorded_owner;
 use rustix::fs::{FileType, readlinkat};
 use rustix::io::Errno;
 
@@ -115,7 +116,9 @@ impl<'a, D> Image<'a, D> {
         };
         Ok(match status.kind {
             FileType::Directory => {
-                There::Directory { mode: status.mode, uid: status.uid, gid: status.gid }
+                let owner = recorded_owner(base, path).at(shown(path))?;
+                let (uid, gid) = owner.unwrap_or((status.uid, status.gid));
+                There::Directory { mode: status.mode, uid, gid }
             }
             FileType::Symlink => {
                 There::Symlink(readlinkat(&fd, c"", Vec::new()).at(shown(path))?.into_bytes())

@@ -36,19 +36,8 @@ pub struct Selection<'a> {
     pub(super) known: Option<PathBuf>,
     digest: Digest,
     unmatched: Vec<String>,
-    /// The directories whose listing has decided something, by the source.
-    listed: Vec<(usize, Vec<u8>)>,
-}
-
-/// A file or directory that a selection depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Input {
-    /// Which of the sources it is in.
-    pub source: usize,
-    /// Where, beneath the root of the tree.
-    pub path: Vec<u8>,
-    /// Whether it is a directory whose listing has decided something.
-    pub listing: bool,
+    /// The directories whose listing has decided something.
+    listed: Vec<(&'a Tree, Vec<u8>)>,
 }
 
 /// A source of files.
@@ -126,7 +115,7 @@ impl<'a> Selection<'a> {
             unmatched: Vec::new(),
             listed: Vec::new(),
         };
-        for (number, source) in sources.into_iter().enumerate() {
+        for source in sources {
             let source = match source {
                 SourceOf::Path { tree, pattern, keep_owner, identity } => {
                     let (exclude, unpack) = (files.exclude.clone(), unpack.unwrap_or(true));
@@ -148,7 +137,7 @@ impl<'a> Selection<'a> {
                             for chosen in &chosen {
                                 hasher.chosen(chosen, known)?;
                             }
-                            selection.listed.extend(listed.into_iter().map(|dir| (number, dir)));
+                            selection.listed.extend(listed.into_iter().map(|dir| (tree, dir)));
                             Source::Chosen(chosen)
                         }
                     }
@@ -190,24 +179,26 @@ impl<'a> Selection<'a> {
         &self.unmatched
     }
 
-    /// Returns what the result depends on, of trees that others may change.
-    pub fn inputs(&self) -> impl Iterator<Item = Input> {
-        let listed = self.listed.iter();
-        let listed = listed.map(|(source, path)| Input {
-            source: *source,
-            path: path.clone(),
-            listing: true,
+    /// Returns the files of this host that the result depends on, and the directories whose listing has decided something.
+    ///
+    /// Of a link that is copied nothing is said: whoever changes it changes its directory.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let chosen = self.sources.iter().flat_map(|source| match source {
+            Source::Chosen(chosen) => &chosen[..],
+            _ => &[],
         });
-        let files = self.sources.iter().enumerate().flat_map(|(source, found)| {
-            let chosen = if let Source::Chosen(chosen) = found { &chosen[..] } else { &[] };
-            let files = chosen.iter().flat_map(|chosen| {
-                let files = chosen.nodes.iter();
-                let files = files.filter(|node| node.status.kind != FileType::Directory);
-                files.map(|node| chosen.path(node))
-            });
-            files.map(move |path| Input { source, path, listing: false })
+        let files = chosen.flat_map(|chosen| {
+            let files = chosen.nodes.iter();
+            let files = files.filter(|node| node.status.kind == FileType::RegularFile);
+            files.map(|node| (chosen.tree, chosen.path(node)))
         });
-        listed.chain(files)
+        let all = self.listed.iter().cloned().chain(files);
+        all.filter_map(|(tree, path)| match (&tree.path, &path[..]) {
+            (None, _) => None,
+            (Some(dir), b"") => Some(dir.clone()),
+            (Some(dir), path) if dir == Path::new(".") => Some(shown(path).into()),
+            (Some(dir), path) => Some(dir.join(shown(path))),
+        })
     }
 }
 

@@ -118,6 +118,7 @@ fn opened(dir: &Path, ignore: Option<&str>) -> Tree {
     Tree {
         root: fs::File::open(dir).unwrap().into(),
         name: "context".into(),
+        path: Some(dir.into()),
         ignore: ignore.map(|text| Ignore::parse(text.as_bytes()).unwrap()),
         foreign: true,
         keep: Box::new(()),

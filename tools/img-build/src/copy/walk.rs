@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use common::error::At;
+use common::layer::recorded_owner;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
 };
@@ -178,7 +179,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns what a path leads to: `..` stops at the root, and links lead where they would lead if it were `/`.
-    pub(super) fn find(&self, path: &[u8]) -> Result<Found> {
+    pub(super) fn find(&mut self, path: &[u8]) -> Result<Found> {
         let root = self.tree.root.as_fd();
         let status = Status::of(&fstat(root)?);
         let top = Place { path: Vec::new(), status, hidden: false, ignore: Walk::default() };
@@ -203,12 +204,15 @@ impl<'a> Reader<'a> {
             if hidden && !shows {
                 return Ok(Found::Nothing { ignored: Some(path) });
             }
+            let status = self.with_owner(&path, status)?;
             match status.kind {
                 FileType::Symlink => {
                     hops += 1;
                     if hops > HOPS {
                         return Err(Errno::LOOP).at(shown(&path));
                     }
+                    // Where it leads is decided by who may change it, and so the directory.
+                    self.listed.push(here.path.clone());
                     let target = readlinkat(&fd, c"", Vec::new()).at(shown(&path))?.into_bytes();
                     if target.starts_with(b"/") {
                         way.truncate(1);
@@ -241,7 +245,11 @@ impl<'a> Reader<'a> {
                 continue;
             }
             match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => list.push((name.to_bytes().into(), Status::of(&stat))),
+                Ok(stat) => {
+                    let name = name.to_bytes();
+                    let status = self.with_owner(&join(path, name), Status::of(&stat))?;
+                    list.push((name.into(), status));
+                }
                 // It was there a moment ago.
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno).at(shown(&join(path, name.to_bytes()))),
@@ -249,6 +257,17 @@ impl<'a> Reader<'a> {
         }
         list.sort_unstable_by(|(one, _): &(Box<[u8]>, Status), (other, _)| one.cmp(other));
         Ok(list)
+    }
+
+    /// Returns a status with the owner that something has in its image, as far as that is known here.
+    fn with_owner(&self, path: &[u8], status: Status) -> Result<Status> {
+        if self.tree.foreign || !matches!(status.kind, FileType::RegularFile | FileType::Directory)
+        {
+            return Ok(status);
+        }
+        let owner = recorded_owner(self.tree.root.as_fd(), path).at(shown(path))?;
+        let (uid, gid) = owner.unwrap_or((status.uid, status.gid));
+        Ok(Status { uid, gid, ..status })
     }
 
     /// Returns what in a directory is seen, as places.

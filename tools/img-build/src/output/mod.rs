@@ -13,12 +13,13 @@
 //! a value that asks for what is not done. A file appears when all of it is there.
 
 pub mod deliver;
+pub mod depfile;
 pub mod local;
 pub mod report;
 pub mod tar;
 mod walk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -211,12 +212,7 @@ impl Fields<'_> {
     }
 
     fn boolean(&self, key: &str) -> Result<Option<bool>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(value) => bail!("{key}={value}: neither true nor false"),
-        }
+        self.get(key).map(|value| boolean(key, value)).transpose()
     }
 
     fn compression(&self) -> Result<Option<Compression>> {
@@ -234,7 +230,32 @@ impl Fields<'_> {
     }
 }
 
+/// Reads a truth value, as Go's strconv.ParseBool does.
+pub(crate) fn boolean(key: &str, value: &str) -> Result<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        value => bail!("{key}={value}: neither true nor false"),
+    }
+}
+
 impl Output {
+    /// Returns the file that it is, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Tar { dest, .. } | Kind::Archive { dest, .. } => dest.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the file or the directory that is written to.
+    pub fn place(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Local { dest: dir, .. } | Kind::Layout { dir } => Some(dir),
+            _ => self.file(),
+        }
+    }
+
     fn new(kind: Kind) -> Output {
         Output { kind, names: Vec::new(), compression: None, annotations: Vec::new() }
     }

@@ -1,7 +1,7 @@
-//! Files that say what was built: `--iidfile` and `--metadata-file`.
+//! Files that say what was built: `--iidfile`, `--iidfile-if-changed` and `--metadata-file`.
 //!
-//! They are written when the image is there, whole, and new in mtime: make(1)
-//! takes them for the image.
+//! They are written when the image is there, whole, and but for the second new in
+//! mtime: make(1) takes them for the image.
 
 use std::fs;
 use std::path::Path;
@@ -19,12 +19,15 @@ pub fn iidfile(path: &Path, line: &str) -> Result<()> {
     put(path, format!("{line}\n").as_bytes())
 }
 
-/// Writes the result line, unless it is there: then the file keeps its time.
-pub fn iidfile_if_changed(path: &Path, line: &str) -> Result<()> {
-    match fs::read(path) {
-        Ok(old) if old == format!("{line}\n").as_bytes() => Ok(()),
-        _ => iidfile(path, line),
+/// Writes a file, unless it holds just that: then it keeps its time. Returns whether it was written.
+pub fn put_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
+    // Of a device or a FIFO nothing is read: there may be no end to it.
+    let may_be = |found: fs::Metadata| found.is_file() && found.len() == bytes.len() as u64;
+    let same = fs::metadata(path).is_ok_and(may_be) && fs::read(path).is_ok_and(|old| old == bytes);
+    if !same {
+        put(path, bytes)?;
     }
+    Ok(!same)
 }
 
 /// Writes what buildx writes of an image: its digests, its descriptor and its names.
@@ -77,11 +80,11 @@ mod tests {
         let inode = |path: &Path| fs::metadata(path).unwrap().ino();
         let first = inode(&path);
         let kept = fs::File::open(&path).unwrap(); // so that its number is not used again
-        iidfile_if_changed(&path, "app:latest@sha256:00").unwrap();
+        assert!(!put_if_changed(&path, b"app:latest@sha256:00\n").unwrap());
         assert_eq!(inode(&path), first);
-        iidfile_if_changed(&path, "app:latest@sha256:01").unwrap();
+        assert!(put_if_changed(&path, b"app:latest@sha256:01\n").unwrap());
         assert_ne!(inode(&path), first);
-        iidfile_if_changed(&dir.path().join("new"), "x").unwrap();
+        assert!(put_if_changed(&dir.path().join("new"), b"x").unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         drop(kept);
         assert!(iidfile(&dir.path().join("none/iid"), "x").is_err());

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use common::cli;
 use common::error::At;
 use common::layer::pack::{self, Entry, Kind};
+use common::layer::recorded_owner;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, major, minor, openat, readlinkat};
 
 use super::walk::{Found, Visit, shown, walk, xattrs};
@@ -84,11 +85,18 @@ impl Visit for Tar<'_> {
         if stat.st_nlink > 1 && found.kind != FileType::Directory && !is_link {
             self.links.insert((stat.st_dev, stat.st_ino), self.path(found.path));
         }
+        let owner = match found.kind {
+            FileType::Directory | FileType::RegularFile => {
+                recorded_owner(found.dir, found.name.to_bytes())?
+            }
+            _ => None,
+        };
+        let (uid, gid) = owner.unwrap_or((stat.st_uid, stat.st_gid));
         let entry = Entry {
             path: self.path(found.path),
             mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid,
+            gid,
             mtime: stat.st_mtime,
             // A second name has those of the first.
             xattrs: if is_link { BTreeMap::new() } else { xattrs(found)? },

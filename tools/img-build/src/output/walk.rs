@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
+use common::layer::is_record;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, lgetxattr, llistxattr, openat, statat,
@@ -137,7 +138,8 @@ pub(super) fn xattrs(found: &Found) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         // These are the host's and its overlays'.
         let bytes = name.to_bytes();
         let ours = [&b"trusted.overlay."[..], b"user.overlay."];
-        if bytes == b"security.selinux" || ours.iter().any(|ours| bytes.starts_with(ours)) {
+        let ours = ours.iter().any(|ours| bytes.starts_with(ours)) || is_record(bytes)?;
+        if ours || bytes == b"security.selinux" {
             continue;
         }
         let mut value = Vec::with_capacity(XATTR_MOST);

@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use common::digest::Digest;
 use common::error::At;
 use common::store::Store;
@@ -152,7 +152,9 @@ fn fill(dir: &Path, wanted: &Wanted) -> Result<()> {
         tree::copy(&by_descriptor(initial), &new)?;
         wanted.hidden.iter().try_for_each(|path| tree::remove(&new.join(path)))?;
     } else {
-        chown(&new, Some(wanted.owner.0), Some(wanted.owner.1)).at(&new)?;
+        let (uid, gid) = wanted.owner;
+        let given = chown(&new, Some(uid), Some(gid));
+        given.with_context(|| format!("cannot give a cache to {uid}:{gid}"))?;
         fs::set_permissions(&new, Permissions::from_mode(wanted.mode)).at(&new)?;
     }
     fs::rename(&new, dir.join("data")).at(dir)

@@ -182,8 +182,11 @@ pub fn run(run: Run) -> Result<Ran> {
     let mount = mount(&root, run.security == Security::Insecure)?;
     let mut stubs = Stubs::default();
     let ended = in_container(run, &step, &root, &mount, &mut stubs);
-    stubs.remove();
+    let removed = stubs.remove();
     let (ended, out_of_memory) = ended?;
+    if ended == Ended::Exited(0) {
+        removed.context("cannot remove a mount point that was made for it")?;
+    }
     Ok(Ran { ended, out_of_memory, how, note, tree, _step: step })
 }
 

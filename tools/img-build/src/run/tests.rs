@@ -140,6 +140,7 @@ impl Scratch {
         Tree {
             root: File::open(&dir).unwrap().into(),
             name: name.into(),
+            path: None,
             ignore: ignore.map(|text| Ignore::parse(text.as_bytes()).unwrap()),
             foreign: true,
             keep: Box::new(()),

@@ -57,7 +57,11 @@ pub fn open(
     elsewhere: &Elsewhere,
 ) -> Result<Context> {
     let mut found = find(operand, file, keep_git_dir, elsewhere)?;
-    let Some(dir) = found.dir else { return Ok(found.context) };
+    let Some(dir) = found.dir else {
+        let apart = file.filter(|file| file.is_absolute() && operand != "-");
+        found.context.files.extend(apart.map(Path::to_owned));
+        return Ok(found.context);
+    };
     let read = ignore_file(&found.context.tree, &dir, found.beside.as_deref())?;
     if let Some((path, ignore)) = read {
         found.context.tree.ignore = Some(ignore);

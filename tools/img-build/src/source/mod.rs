@@ -40,6 +40,8 @@ pub struct Tree {
     pub root: OwnedFd,
     /// What it is called in messages: `context`, a stage's name, an image's.
     pub name: String,
+    /// Where it is, if it is a directory of this host.
+    pub path: Option<PathBuf>,
     /// What is not in it, though it is there.
     pub ignore: Option<Ignore>,
     /// Whether its files may be changed by others while we read them, so that what is known of
@@ -53,12 +55,20 @@ impl Tree {
     /// Opens a directory of this host.
     pub fn directory(path: &Path, name: &str) -> Result<Tree> {
         let root = openat(CWD, path, DIRECTORY, Mode::empty()).at(path)?;
-        Ok(Tree { root, name: name.into(), ignore: None, foreign: true, keep: Box::new(()) })
+        Ok(Tree {
+            root,
+            name: name.into(),
+            path: Some(path.into()),
+            ignore: None,
+            foreign: true,
+            keep: Box::new(()),
+        })
     }
 
     /// Takes a directory that we have made, or one in it.
     fn ours(root: OwnedFd, name: &str, keep: TempDir) -> Tree {
-        Tree { root, name: name.into(), ignore: None, foreign: false, keep: Box::new(keep) }
+        let (path, ignore, keep) = (None, None, Box::new(keep));
+        Tree { root, name: name.into(), path, ignore, foreign: false, keep }
     }
 }
 
@@ -85,7 +95,7 @@ impl<'a> Elsewhere<'a> {
     }
 
     /// Makes a directory for what comes. It is locked as long as its descriptor is open.
-    fn directory(&self) -> Result<(TempDir, OwnedFd)> {
+    pub(crate) fn directory(&self) -> Result<(TempDir, OwnedFd)> {
         let above = (self.scratch)()?;
         sweep(&above);
         let make = || tempfile::Builder::new().prefix(PREFIX).tempdir_in(&above);

@@ -48,6 +48,16 @@ impl Named {
     }
 }
 
+impl Named {
+    /// Returns where the ignore file of a directory is, if it may have one.
+    pub fn ignore_file(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::Directory(dir) => Some(dir.join(".dockerignore")),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for Named {
     type Err = Error;
 

@@ -79,6 +79,7 @@ impl Work<'_> {
         for pattern in selection.unmatched() {
             asked.log.warn(&format!("{pattern}: nothing matches it"));
         }
+        build.request.note(selection.files());
         let workdir = self.state.config.workdir().to_owned();
         let keep_mtime = build.request.steps.keep_mtime;
         let kind = if matches!(operation, Operation::Add(_)) { "ADD" } else { "COPY" };

@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use common::digest::Digest;
 use common::layer::changes::{changes, difference};
 use common::runtime::Ended;
+use common::userns::Mapping;
 use serde_json::json;
 
 use super::{Asked, Taken, Work, unpacked};
@@ -21,6 +21,9 @@ use crate::source::Tree;
 
 /// What a step's machine is called, as BuildKit has it.
 const HOSTNAME: &str = "buildkitsandbox";
+
+/// What is said where a step cannot see who owns what.
+const ONE_ID: &str = "only one id is mapped here (/etc/subuid), so a step sees all files as root's, and what it copies becomes root's";
 
 /// The arguments that steps have without ARG, that are in no key and in no history.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -139,6 +142,9 @@ impl<'a> Work<'a> {
                 (Ended::Exited(status), None) => return Err(anyhow!("exit status {status}")),
                 (Ended::Killed(signal), None) => return Err(anyhow!("killed by signal {signal}")),
             }
+            if Mapping::current()?.is_single() && build.is_news(ONE_ID) {
+                asked.log.warn(ONE_ID);
+            }
             if let Some(note) = ran.note.as_ref().filter(|note| build.is_news(note)) {
                 asked.log.warn(note);
             }
@@ -181,7 +187,9 @@ impl<'a> Work<'a> {
                 Some(Taken::Files(_)) if mount.kind == Type::Cache => String::new(),
                 Some(Taken::Files(tree)) => {
                     let pattern = mount.source.clone().unwrap_or_else(|| "/".into());
-                    contents(tree, pattern, &known)?.to_string()
+                    let seen = contents(tree, pattern, &known)?;
+                    build.request.note(seen.files());
+                    seen.digest().to_string()
                 }
             };
             inputs.add(format!("mount {}", all.len()), json!([format!("{mount:?}"), seen]));
@@ -191,8 +199,8 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Returns the digest of what is at a path of a tree that others may change.
-fn contents(tree: &Tree, pattern: String, known: &Path) -> Result<Digest> {
+/// Returns what is at a path of a tree that others may change.
+fn contents<'a>(tree: &'a Tree, pattern: String, known: &Path) -> Result<Selection<'a>> {
     let files = Files {
         sources: vec![pattern.clone()],
         contents: Vec::new(),
@@ -204,5 +212,5 @@ fn contents(tree: &Tree, pattern: String, known: &Path) -> Result<Digest> {
     };
     let operation = Operation::Copy(Copy { files, from: None, parents: false });
     let source = SourceOf::Path { tree, pattern, keep_owner: false, identity: None };
-    Ok(Selection::of(&operation, vec![source], Some(known))?.digest())
+    Selection::of(&operation, vec![source], Some(known))
 }

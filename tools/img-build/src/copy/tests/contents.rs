@@ -1,6 +1,7 @@
 //! What the digest is of, and what is kept of files.
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use common::digest::Digest;
@@ -67,12 +68,18 @@ fn files_and_listings_that_decide_are_inputs() {
     let tree = opened(dir.path(), None);
     let operation = operation("COPY d/e c* /x/");
     let selection = Selection::of(&operation, sources(&operation, &tree), None).unwrap();
-    let inputs: Vec<(usize, String, bool)> = selection
-        .inputs()
-        .map(|input| (input.source, String::from_utf8(input.path).unwrap(), input.listing))
-        .collect();
-    let expected = [(0, "d/e", true), (1, "", true), (0, "d/e/b", false), (1, "c", false)];
-    assert_eq!(inputs, expected.map(|(source, path, listing)| (source, path.into(), listing)));
+    let files: Vec<PathBuf> = selection.files().collect();
+    assert_eq!(files, ["d/e", "", "d/e/b", "c"].map(|path| dir.path().join(path)));
+}
+
+#[test]
+fn who_changes_a_link_that_was_followed_changes_a_listing() {
+    let dir = tree("l/a -> ../d/b; d/b=1; d/l -> nowhere");
+    let tree = opened(dir.path(), None);
+    let operation = operation("COPY l/a d /x/");
+    let selection = Selection::of(&operation, sources(&operation, &tree), None).unwrap();
+    let files: Vec<PathBuf> = selection.files().collect();
+    assert_eq!(files, ["l", "d", "d/b", "d/b"].map(|path| dir.path().join(path)));
 }
 
 #[test]
