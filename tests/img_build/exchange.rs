@@ -198,6 +198,25 @@ fn a_build_that_ends_otherwise_leaves_the_cache_as_it_was() {
 }
 
 #[test]
+fn a_build_that_is_ended_takes_along_who_fetches_for_it() {
+    let t = sandbox();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let registry = silent.local_addr().unwrap().to_string();
+    for (signal, status) in [("TERM", 143), ("KILL", 137)] {
+        t.sh(&format!(
+            "img-build --cache-from {registry}/a . >out 2>said &
+             until pgrep -f '[i]mg-pull .*{registry}/a' >pid; do sleep 0.02; done; kill -{signal} $!; wait $! 2>/dev/null; status=$?
+             while kill -0 $(cat pid) 2>/dev/null; do sleep 0.02; done; exit $status"
+        ))
+        .exits(status);
+    }
+    // What a killed one has left goes with the next that needs such a directory.
+    t.sh("touch -d '2 hours ago' $TARE_ROOT/cache/source-*; img-build -q --cache-from localhost:1/a . >/dev/null
+          ls $TARE_ROOT/cache | grep source")
+        .outputs("", "", 1);
+}
+
+#[test]
 fn of_many_that_write_one_cache_each_leaves_a_good_one() {
     let t = sandbox().with_limit(Duration::from_secs(240));
     t.sh("for i in 1 2 3 4 5 6; do

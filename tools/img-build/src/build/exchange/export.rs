@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use common::layout::{Layout, Writing};
 use common::store::Store;
-use common::{cli, image};
+use common::{cli, image, sys};
 
 use super::place::Place;
 use super::{Done, artifact};
@@ -32,13 +32,11 @@ pub fn write(place: &Place, steps: &[Done], store: &Store, writing: &Writing) ->
         Place::Registry(name) => {
             // Beside its layers, where it costs nothing; img-prune knows nobody who needs it.
             let digest = image::digest(&artifact::write(writing, &steps)?)?;
-            let status = Command::new(cli::program("img-push"))
-                .args(["--quiet", "--", &digest.to_string(), &name.to_string()])
-                .env("TARE_ROOT", store.root())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .status()
-                .context("img-push")?;
+            let mut push = Command::new(cli::program("img-push"));
+            push.args(["--quiet", "--", &digest.to_string(), &name.to_string()]);
+            push.env("TARE_ROOT", store.root()).stdin(Stdio::null()).stdout(Stdio::null());
+            sys::end_with_us(&mut push);
+            let status = push.status().context("img-push")?;
             ensure!(status.success(), "img-push cannot push it");
             Ok(())
         }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use common::digest::Digest;
 use common::layout::{Layout, Writing};
 use common::reference::Reference;
-use common::{cli, error, layer};
+use common::{cli, error, layer, sys};
 use tempfile::TempDir;
 
 use super::artifact::{self, Known};
@@ -138,5 +138,6 @@ fn pull(layout: &Layout, name: &Reference) -> Command {
     let mut pull = Command::new(cli::program("img-pull"));
     pull.arg("--layout").arg(layout.dir()).arg(name.to_string());
     pull.stdin(Stdio::null()).stdout(Stdio::null());
+    sys::end_with_us(&mut pull);
     pull
 }
