@@ -391,6 +391,33 @@ pub fn pidfd_send_signal(pidfd: std::os::fd::BorrowedFd, signal: i32) -> rustix:
     })
 }
 
+/// Has `command` run as this user, in a user namespace of its own that has no other ids.
+///
+/// For a program that asks /etc/passwd who it is, when an ordinary user has become root of a user namespace:
+/// ssh would take him for root. The ids are those that we have now, under other numbers.
+pub fn run_as(command: &mut std::process::Command, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
+    use std::os::unix::process::CommandExt;
+
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::process::{getegid, geteuid};
+    let maps = [
+        (c"/proc/self/setgroups", "deny".to_owned()),
+        (c"/proc/self/uid_map", format!("{uid} {} 1", geteuid().as_raw())),
+        (c"/proc/self/gid_map", format!("{gid} {} 1", getegid().as_raw())),
+    ];
+    let enter = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?;
+        for (path, text) in &maps {
+            let file = open(*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::io::write(file, text.as_bytes())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls alone, which are safe there, and allocates nothing:
+    // its texts are made before.
+    unsafe { command.pre_exec(enter) };
+}
+
 /// Has the kernel kill what `command` starts when the thread that starts it ends: PR_SET_PDEATHSIG, prctl(2).
 ///
 /// For a program that is of no use without us: whoever kills us need not know of it.

@@ -21,6 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
@@ -267,9 +268,18 @@ pub fn ensure_root() -> Result<Mapping> {
     if Uid::effective().is_root() {
         return Mapping::current();
     }
+    let _ = WAS.set((Uid::effective(), Gid::effective()));
     let mapping = Mapping::of_user()?;
     enter(&mapping)?;
     Ok(mapping)
+}
+
+/// Whom [`ensure_root`] has made root.
+static WAS: OnceLock<(Uid, Gid)> = OnceLock::new();
+
+/// Returns who we were before [`ensure_root`] made us root, if it did.
+pub fn was() -> Option<(Uid, Gid)> {
+    WAS.get().copied()
 }
 
 /// Returns whether this process is in a user namespace that somebody made, and not in the host's.

@@ -6,7 +6,7 @@ use sandbox::Sandbox;
 use sandbox::disk::Disk;
 
 /// What a build has on its way: nothing of it may stay.
-const LEFT: &str = "find $TARE_ROOT/containers/.build $TARE_ROOT/images/.partial -mindepth 1 ! -name .rm 2>/dev/null; img-ls -a -q | grep -v ^base; :";
+pub const LEFT: &str = "find $TARE_ROOT/containers/.build $TARE_ROOT/images/.partial -mindepth 1 ! -name .rm 2>/dev/null; img-ls -a -q | grep -v ^base; :";
 
 #[test]
 fn a_signal_ends_it_and_its_steps() {

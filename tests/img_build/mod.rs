@@ -2,6 +2,7 @@
 
 mod attacks;
 mod cache;
+mod clumsy;
 mod ends;
 mod exchange;
 mod language;

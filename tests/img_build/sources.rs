@@ -231,6 +231,19 @@ fn a_repository_is_added() {
         .prints("three\n");
 }
 
+/// Else ssh would look for its keys where root has them.
+#[test]
+fn a_repository_is_fetched_as_who_one_is() {
+    if sandbox::lacks(&["root", "newuidmap", "git"]) {
+        return;
+    }
+    let t = Sandbox::new().as_user();
+    t.sh("id -un >me; export GIT_SSH_COMMAND=\"id -un >$PWD/who; false\"; img-build -q git@host.invalid:app.git")
+        .exits(1)
+        .says("git ls-remote");
+    t.sh("cmp me who").is_silent();
+}
+
 #[test]
 fn files_go_into_a_directory_as_they_are() {
     let t = Sandbox::with_image("base").as_user();

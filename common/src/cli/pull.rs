@@ -10,24 +10,25 @@ use super::Operand;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::Store;
+use crate::sys;
 
 /// The longest line that img-pull prints.
 const LINE_LIMIT: u64 = 4096;
 
 /// Runs img-pull; returns the image that it names.
 ///
-/// What it has to say goes to stderr, which it shares.
+/// What it has to say goes to stderr, which it shares. It does not outlive this thread; what it has fetched by then is gone on with.
 pub fn pull(name: &Reference, platform: Option<&Platform>, store: &Store) -> Result<Operand> {
     let platform = platform.map(|platform| format!("--platform={platform}"));
-    let mut child = Command::new(program("img-pull"))
-        .args(platform)
+    let mut pull = Command::new(program("img-pull"));
+    pull.args(platform)
         .arg("--")
         .arg(name.to_string())
         .env("TARE_ROOT", store.root())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("img-pull")?;
+        .stdout(Stdio::piped());
+    sys::end_with_us(&mut pull);
+    let mut child = pull.spawn().context("img-pull")?;
     let mut line = String::new();
     // It was asked for above.
     let stdout = child.stdout.take().unwrap();

@@ -13,6 +13,7 @@ use common::platform::Platform;
 use common::reference::Reference;
 use common::snapshot::Snapshot;
 use common::store::Store;
+use common::sys;
 use oci_spec::image::Descriptor;
 
 use super::{Kind, Output, archive, local, tar};
@@ -140,14 +141,14 @@ fn push(store: &Store, names: &[Reference]) -> Result<()> {
     ensure!(!names.is_empty(), Usage("push=true: the image has no name".into()));
     for name in names {
         // The line that it prints is about a registry, and ours about the store.
-        let status = Command::new(cli::program("img-push"))
-            .arg("--")
+        let mut push = Command::new(cli::program("img-push"));
+        push.arg("--")
             .arg(name.to_string())
             .env("TARE_ROOT", store.root())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
-            .context("img-push")?;
+            .stdout(Stdio::null());
+        sys::end_with_us(&mut push);
+        let status = push.status().context("img-push")?;
         ensure!(status.success(), "{name}: img-push cannot push it");
     }
     Ok(())

@@ -26,7 +26,7 @@ use base64::engine::general_purpose::STANDARD;
 use common::cli;
 use common::digest::Digest;
 use common::error::{At, Hint, sanitised};
-use common::sys;
+use common::{sys, userns};
 use rustix::fs::openat;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -310,6 +310,10 @@ impl Git {
             .stdout(Stdio::piped())
             .stderr(errors.try_clone()?)
             .process_group(0);
+        // ssh has its keys and its configuration where /etc/passwd says.
+        if let Some((uid, gid)) = userns::was() {
+            sys::run_as(&mut command, uid, gid);
+        }
         sys::end_with_us(&mut command);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = command.spawn().at(&self.program)?;
