@@ -28,8 +28,8 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::error::At;
-use crate::layer;
 use crate::layer::table::{self, Kind, Table};
+use crate::layer::{self, recorded_owner};
 use crate::layout::Layout;
 
 /// How many directories of layers are known at once: those of trees are open.
@@ -331,11 +331,17 @@ impl Files {
                     FileType::Symlink => readlinkat(dir, name, Vec::new())?.into_bytes(),
                     _ => Vec::new(),
                 };
+                // Where there is but one id, the owner is written down.
+                let owner = match kind {
+                    FileType::Directory => recorded_owner(dir.as_fd(), name)?,
+                    _ => None,
+                };
+                let (uid, gid) = owner.unwrap_or((stat.st_uid, stat.st_gid));
                 Ok(Said::There(Found {
                     kind,
                     mode: stat.st_mode & 0o7777,
-                    uid: stat.st_uid,
-                    gid: stat.st_gid,
+                    uid,
+                    gid,
                     size: if kind == FileType::RegularFile { stat.st_size as u64 } else { 0 },
                     link,
                 }))

@@ -17,6 +17,7 @@ use common::store::Store;
 use oci_spec::image::Descriptor;
 
 use super::{Kind, Output, archive, local, tar};
+use crate::run::check_root;
 
 /// What was built.
 pub struct Made<'a> {
@@ -131,6 +132,7 @@ fn snapshots(made: &Made, apart: bool) -> Result<Vec<(String, Snapshot)>> {
     let one = |(desc, platform): &(Descriptor, Platform)| {
         let found = made.layout.resolve(desc, platform)?;
         let layers = image::layers(&found.manifest, &found.config)?;
+        check_root()?;
         let snapshot = Snapshot::prepare(&made.store.layers(), made.layout, &layers)?;
         warn(&snapshot.warnings);
         let name = if apart { platform.to_string().replace('/', "_") } else { String::new() };
