@@ -6,7 +6,7 @@
 //! bundle                     an image's config as a runtime spec
 //! runtime                    runs one OCI runtime spec
 //! used  facts                when images were used last · what is known of them for ever
-//! store  snapshot            where things are on this host · unpacked layers, mounted as one
+//! store  snapshot  files     where things are on this host · layers, unpacked and mounted as one · what they have, unpacked or not
 //! credentials                who the user is to registries: docker's and podman's files, and helpers
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
@@ -24,6 +24,7 @@ pub mod credentials;
 pub mod digest;
 pub mod error;
 pub mod facts;
+pub mod files;
 pub mod human;
 pub mod image;
 pub mod layer;

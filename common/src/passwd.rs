@@ -25,7 +25,7 @@ use nix::sys::stat::{SFlag, fstat};
 use crate::error::At;
 
 /// The most bytes that passwd or group may have.
-const LIMIT: u64 = 1 << 20;
+pub const LIMIT: u64 = 1 << 20;
 
 /// The largest user or group ID: beyond it tools disagree about the sign.
 const MAX_ID: u32 = i32::MAX as u32;

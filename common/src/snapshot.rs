@@ -22,6 +22,7 @@
 //! deleted by whoever gets an exclusive lock on one: users hold a shared lock.
 //! Of several processes that need a layer one unpacks it and the others wait.
 
+mod lower;
 mod unused;
 
 use std::any::Any;
@@ -47,6 +48,7 @@ use crate::overlay::{self, Overlay, Upper};
 use crate::userns::{self, Mapping};
 use crate::{sys, tree};
 
+pub use lower::Lower;
 pub use unused::{Unpacked, collect as collect_layers, without};
 
 /// The layers of an image, which stay as long as this value does.

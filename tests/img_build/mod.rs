@@ -11,6 +11,7 @@ mod make;
 mod rough;
 mod sources;
 mod steps;
+mod unmounted;
 
 use sandbox::image::{busybox, read_json};
 use sandbox::{Sandbox, lacks};

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use sandbox::Sandbox;
+use sandbox::disk::Disk;
+use sandbox::{Sandbox, lacks};
 
 /// Serves `work/web` at `$WEB`, and the repositories in it at `$GIT`. What is asked for is written to `asked`.
 fn serve(t: &Sandbox) {
@@ -294,4 +295,32 @@ fn a_directory_is_what_a_stage_begins_with() {
     t.sh(&format!("find root -exec touch -h {{}} +; {cached}")).prints("2\n");
     t.sh(&format!("echo y >root/new; {cached}")).prints("0\n");
     t.sh("img-build -q --build-context deps=nowhere c").says("nowhere").exits(1);
+}
+
+#[test]
+fn what_is_unpacked_for_a_directory_shares_its_blocks_where_it_can() {
+    if lacks(&["root", "mkfs.btrfs", "filefrag"]) {
+        return;
+    }
+    let t = Sandbox::new();
+    let disk = Disk::btrfs(&t.path("work/disk"), 160);
+    t.store(sandbox::image::busybox(), "base");
+    t.sh("img-save base >base.tar").is_silent();
+    t.set("TARE_ROOT", disk.path().join("tare"));
+    t.sh("img-load -q -i base.tar").text();
+    t.sh("head -c 8000000 /dev/urandom >big").is_silent();
+    // More than one layer, and a name that is in two of them.
+    t.write(
+        "Dockerfile",
+        "FROM base\nCOPY base.tar /big\nCOPY big /big\nCOPY [\"big\", \"/d/a b\"]\n",
+    );
+    t.sh("img-build -q -o disk/out . && cmp big disk/out/big && cmp big 'disk/out/d/a b'")
+        .is_silent();
+    for file in ["big", "d/a b"] {
+        t.sh(&format!("filefrag -v 'disk/out/{file}' | grep -c shared")).prints("1\n");
+        t.sh(&format!("stat -c %h 'disk/out/{file}'")).prints("1\n");
+    }
+    // Who writes to it writes to nothing of ours.
+    t.sh("echo changed >disk/out/big; img-build -q -o disk/again . && cmp big disk/again/big")
+        .is_silent();
 }

@@ -27,10 +27,21 @@ impl Disk {
 
     /// Mounts an ext4 of so many MiB, in a file beside `at`, at `at`, which is made.
     pub fn ext4(at: &Path, mebibytes: u64) -> Disk {
+        Disk::in_file(at, "ext4", mebibytes, &["-q", "-E", "lazy_itable_init=1"])
+    }
+
+    /// Mounts a btrfs, whose files can share blocks, in the same way.
+    pub fn btrfs(at: &Path, mebibytes: u64) -> Disk {
+        Disk::in_file(at, "btrfs", mebibytes, &["-q"])
+    }
+
+    fn in_file(at: &Path, kind: &str, mebibytes: u64, options: &[&str]) -> Disk {
         fs::create_dir_all(at).unwrap();
-        let file = at.with_extension("ext4");
+        let file = at.with_extension(kind);
         File::create(&file).unwrap().set_len(mebibytes << 20).unwrap();
-        run(Command::new("mkfs.ext4").args(["-q", "-E", "lazy_itable_init=1"]).arg(&file));
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut mkfs = Command::new(format!("mkfs.{kind}"));
+        run(mkfs.env("PATH", format!("{path}:/usr/sbin:/sbin")).args(options).arg(&file));
         let disk = Disk { at: at.into(), file: Some(file) };
         MOUNTED.lock().unwrap().push(at.into());
         disk.mount();

@@ -74,7 +74,7 @@ pub(super) fn check(entry: &Entry, layer: bool) -> Result<()> {
 }
 
 /// Splits the path of a hard link's target.
-fn target(link: &[u8], layer: bool) -> Result<(Vec<u8>, &[u8])> {
+pub(super) fn target(link: &[u8], layer: bool) -> Result<(Vec<u8>, &[u8])> {
     match place(link, layer).with_context(|| format!("hard link to {:?}", lossy(link)))? {
         Some(Place::In { dir, name }) => Ok((dir, name)),
         _ => bail!("hard link to {:?}", lossy(link)),
@@ -87,7 +87,7 @@ fn parse(name: &[u8], layer: bool) -> Result<Name<'_>> {
 }
 
 /// A path that was split into the directory and what is in it, or is the root.
-enum Place<'a> {
+pub(super) enum Place<'a> {
     Root,
     In { dir: Vec<u8>, name: &'a [u8] },
 }
@@ -563,7 +563,7 @@ fn rootless(uid: u32, gid: u32) -> Vec<u8> {
 }
 
 /// Splits a path from a tar. Nothing, if it is one of AUFS's.
-fn place(path: &[u8], layer: bool) -> Result<Option<Place<'_>>> {
+pub(super) fn place(path: &[u8], layer: bool) -> Result<Option<Place<'_>>> {
     ensure!(path.len() < PATH_MAX, "its name has {} bytes", path.len());
     let mut dir: Vec<u8> = Vec::with_capacity(path.len());
     let mut last: &[u8] = &[];

@@ -22,6 +22,7 @@ mod members;
 pub mod pack;
 mod source;
 mod stream;
+pub mod table;
 mod whiteout;
 
 use std::fs;
@@ -33,10 +34,11 @@ use oci_spec::image::Descriptor;
 use rustix::fs::{Mode, OFlags, openat};
 
 use self::dirs::Dirs;
-use self::entry::Entries;
+use self::entry::{Entries, Entry};
 use self::extract::Extract;
 use self::inflate::Blob;
 use self::stream::{Reader, Stream};
+use self::table::{Builder, Table};
 use self::whiteout::Made;
 use crate::digest::Digest;
 use crate::image;
@@ -180,19 +182,44 @@ impl Tree {
 
 /// Reads a layer through, as [`Tree::apply`] does, and makes no file of it.
 pub fn scan(blob: impl Read + Send, desc: &Descriptor) -> Result<Applied> {
+    read(blob, desc, None, |_, _| Ok(()))
+}
+
+/// Reads a layer through, as [`Tree::apply`] does, and makes its table.
+pub fn tabulate(blob: impl Read + Send, desc: &Descriptor, diff_id: &Digest) -> Result<Table> {
+    let mut table = Builder::new();
+    read(blob, desc, Some(diff_id), |entry, data| table.entry(entry, data))
+        .with_context(|| format!("layer {}", desc.digest()))?;
+    Ok(table.finish(diff_id))
+}
+
+/// Reads a layer, and shows each entry, which was checked.
+fn read(
+    blob: impl Read + Send,
+    desc: &Descriptor,
+    diff_id: Option<&Digest>,
+    mut show: impl FnMut(&Entry, &mut Entries) -> Result<()>,
+) -> Result<Applied> {
     let limits = Limits::default();
     let blob = Blob::new(blob, image::digest(desc)?, desc.size());
-    stream::run(blob, limits.size, |stream| {
+    stream::run(blob, limits.size, |mut stream| {
+        if let Some(diff_id) = diff_id {
+            stream.hash_like(diff_id);
+        }
         let mut tar = Entries::new(stream);
         let mut entries = 0;
         while let Some(entry) = tar.next()? {
             entries += 1;
             let limit = limits.entries;
             ensure!(entries <= limit, "more than the {limit} entries that a layer may have");
-            extract::check(&entry, true).with_context(|| header::lossy(&entry.name))?;
+            let checked = extract::check(&entry, true).and_then(|()| show(&entry, &mut tar));
+            checked.with_context(|| header::lossy(&entry.name))?;
         }
-        let (diff_id, size) = tar.into_stream().finish()?;
-        Ok(Applied { diff_id, size, entries, warnings: Vec::new() })
+        let (found, size) = tar.into_stream().finish()?;
+        if let Some(diff_id) = diff_id {
+            ensure!(found == *diff_id, "corrupt: its diff ID is {found}, not {diff_id}");
+        }
+        Ok(Applied { diff_id: found, size, entries, warnings: Vec::new() })
     })
 }
 
@@ -204,4 +231,4 @@ fn umask() -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

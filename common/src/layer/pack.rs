@@ -26,6 +26,7 @@ use self::chunks::Chunks;
 use super::dirs::PATH_MAX;
 use super::header::lossy;
 use super::stream::BLOCK;
+use super::table::{Builder, Table};
 use crate::digest::Digest;
 use crate::image;
 use crate::layout::Writing;
@@ -90,6 +91,8 @@ pub struct Packed {
     pub diff_id: Digest,
     /// The bytes of the tar.
     pub size: u64,
+    /// Its table, if it was asked for.
+    pub table: Option<Table>,
 }
 
 /// Packs a layer. Dropped before it has finished, it leaves nothing.
@@ -99,13 +102,19 @@ pub struct Packer<'a> {
     header: Vec<u8>,
     /// The path of the last entry, and whether it is a directory.
     last: Option<(Vec<u8>, bool)>,
+    table: Option<Builder>,
 }
 
 impl<'a> Packer<'a> {
     /// Begins a layer in the layout that is written to.
     pub fn new(writing: &'a Writing<'a>, compression: Compression) -> Result<Packer<'a>> {
         let chunks = Chunks::new(writing.new_blob()?, compression)?;
-        Ok(Packer { chunks, compression, header: Vec::new(), last: None })
+        Ok(Packer { chunks, compression, header: Vec::new(), last: None, table: None })
+    }
+
+    /// Makes the layer's table as well, from the start.
+    pub fn tabulate(self) -> Packer<'a> {
+        Packer { table: Some(Builder::new()), ..self }
     }
 
     /// Adds an entry without content.
@@ -116,7 +125,9 @@ impl<'a> Packer<'a> {
         if let Kind::File { size: 1.. } = entry.kind {
             bail!("{}: no content", lossy(&entry.path));
         }
-        self.head(entry)
+        self.head(entry)?;
+        self.note(entry, Some(&[]));
+        Ok(())
     }
 
     /// Adds a file with the content of `file`, from its start.
@@ -129,14 +140,19 @@ impl<'a> Packer<'a> {
         if size >= LARGE {
             let _ = rustix::fs::fadvise(file, 0, None, Advice::Sequential); // it is faster
         }
-        self.content(size, file, 0, true).with_context(|| lossy(&entry.path))
+        let kept = self.content(entry, size, file, 0, true).with_context(|| lossy(&entry.path))?;
+        self.note(entry, kept.as_deref());
+        Ok(())
     }
 
     /// Adds a file with a part of `file` for its content, from `from` on.
     pub fn part(&mut self, entry: &Entry, file: &File, from: u64) -> Result<()> {
         let Kind::File { size } = entry.kind else { bail!("{}: not a file", lossy(&entry.path)) };
         self.head(entry)?;
-        self.content(size, file, from, false).with_context(|| lossy(&entry.path))
+        let kept =
+            self.content(entry, size, file, from, false).with_context(|| lossy(&entry.path))?;
+        self.note(entry, kept.as_deref());
+        Ok(())
     }
 
     /// Adds a file with this content.
@@ -145,6 +161,7 @@ impl<'a> Packer<'a> {
         ensure!(fits, "{}: not a file of {} bytes", lossy(&entry.path), bytes.len());
         self.head(entry)?;
         self.chunks.put(bytes)?;
+        self.note(entry, Some(bytes));
         self.chunks.pad(padding(bytes.len() as u64))
     }
 
@@ -153,7 +170,15 @@ impl<'a> Packer<'a> {
         self.chunks.pad(2 * BLOCK)?;
         let ((digest, len), (diff_id, size)) = self.chunks.finish()?;
         let desc = image::descriptor(self.compression.media_type(), &digest, len);
-        Ok(Packed { desc, diff_id, size })
+        let table = self.table.map(|table| table.finish(&diff_id));
+        Ok(Packed { desc, diff_id, size, table })
+    }
+
+    /// Puts an entry into the table, with what is in it, if that is known.
+    fn note(&mut self, entry: &Entry, content: Option<&[u8]>) {
+        if let Some(table) = &mut self.table {
+            table.packed(entry, content.filter(|_| Builder::wants(entry)));
+        }
     }
 
     fn head(&mut self, entry: &Entry) -> Result<()> {
@@ -176,7 +201,16 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
-    fn content(&mut self, size: u64, file: &File, from: u64, to_end: bool) -> Result<()> {
+    /// Adds what is in a file; returns that, if the table wants it.
+    fn content(
+        &mut self,
+        entry: &Entry,
+        size: u64,
+        file: &File,
+        from: u64,
+        to_end: bool,
+    ) -> Result<Option<Vec<u8>>> {
+        let mut kept = (self.table.is_some() && Builder::wants(entry)).then(Vec::new);
         let mut at = 0;
         while at < size || to_end {
             let room = self.chunks.room()?;
@@ -189,6 +223,9 @@ impl<'a> Packer<'a> {
                 Err(err) => return Err(err).context("cannot read"),
             };
             ensure!(at + n as u64 <= size, "has grown while it was read");
+            if let Some(kept) = &mut kept {
+                kept.extend_from_slice(&room[..n]);
+            }
             self.chunks.filled(n);
             at += n as u64;
             if at == size && n < most {
@@ -196,7 +233,8 @@ impl<'a> Packer<'a> {
             }
             ensure!(n > 0, "has shrunk while it was read");
         }
-        self.chunks.pad(padding(size))
+        self.chunks.pad(padding(size))?;
+        Ok(kept)
     }
 }
 

@@ -16,16 +16,16 @@ use crate::error::line;
 
 /// A tar in the making. Every entry has mode 0750 (0777 for links), owner 0:0 and time 1000 unless told otherwise.
 #[derive(Clone, Default)]
-pub(super) struct Tar(pub(super) Vec<u8>);
+pub(crate) struct Tar(pub(crate) Vec<u8>);
 
 /// What the next header is to say.
 #[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
-    pub(super) kind: u8,
-    pub(super) link: &'a str,
-    pub(super) mode: u32,
-    pub(super) size: u64,
-    pub(super) device: (u32, u32),
+pub(crate) struct Head<'a> {
+    pub(crate) kind: u8,
+    pub(crate) link: &'a str,
+    pub(crate) mode: u32,
+    pub(crate) size: u64,
+    pub(crate) device: (u32, u32),
 }
 
 impl Default for Head<'_> {
@@ -35,7 +35,7 @@ impl Default for Head<'_> {
 }
 
 impl Tar {
-    pub(super) fn head(mut self, name: &str, head: Head) -> Tar {
+    pub(crate) fn head(mut self, name: &str, head: Head) -> Tar {
         let mut block = [0; 512];
         let mut put = |at: usize, text: &str| {
             block[at..at + text.len()].copy_from_slice(text.as_bytes());
@@ -56,38 +56,38 @@ impl Tar {
         self
     }
 
-    pub(super) fn data(mut self, data: &[u8]) -> Tar {
+    pub(crate) fn data(mut self, data: &[u8]) -> Tar {
         self.0.extend_from_slice(data);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
         self
     }
 
-    pub(super) fn file(self, name: &str, data: &str) -> Tar {
+    pub(crate) fn file(self, name: &str, data: &str) -> Tar {
         self.head(name, Head { size: data.len() as u64, ..Head::default() }).data(data.as_bytes())
     }
 
-    pub(super) fn special(self, name: &str, kind: u8, link: &str) -> Tar {
+    pub(crate) fn special(self, name: &str, kind: u8, link: &str) -> Tar {
         self.head(name, Head { kind, link, ..Head::default() })
     }
 
-    pub(super) fn dir(self, name: &str) -> Tar {
+    pub(crate) fn dir(self, name: &str) -> Tar {
         self.special(name, b'5', "")
     }
 
-    pub(super) fn symlink(self, name: &str, target: &str) -> Tar {
+    pub(crate) fn symlink(self, name: &str, target: &str) -> Tar {
         self.special(name, b'2', target)
     }
 
-    pub(super) fn hard(self, name: &str, target: &str) -> Tar {
+    pub(crate) fn hard(self, name: &str, target: &str) -> Tar {
         self.special(name, b'1', target)
     }
 
     /// A header with data that extends the next: `x`, `g`, `L` or `K`.
-    pub(super) fn extension(self, kind: u8, data: &[u8]) -> Tar {
+    pub(crate) fn extension(self, kind: u8, data: &[u8]) -> Tar {
         self.head("ext", Head { kind, size: data.len() as u64, ..Head::default() }).data(data)
     }
 
-    pub(super) fn pax(self, records: &[(&str, &str)]) -> Tar {
+    pub(crate) fn pax(self, records: &[(&str, &str)]) -> Tar {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = format!(" {key}={value}\n");
@@ -100,7 +100,7 @@ impl Tar {
         self.extension(b'x', &data)
     }
 
-    pub(super) fn end(mut self) -> Vec<u8> {
+    pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         self.0
     }

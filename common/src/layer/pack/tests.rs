@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::layer::entry::{self, Entries};
 use crate::layer::inflate::Blob;
-use crate::layer::stream;
+use crate::layer::{stream, tabulate};
 use crate::layout::Layout;
 
 /// A layout to pack into.
@@ -40,7 +40,7 @@ impl Scratch {
         add: impl FnOnce(&mut Packer) -> Result<()>,
     ) -> Result<Layer> {
         let writing = self.layout.writing()?;
-        let mut packer = Packer::new(&writing, compression)?;
+        let mut packer = Packer::new(&writing, compression)?.tabulate();
         packer.chunks.cores = cores;
         add(&mut packer)?;
         let packed = packer.finish()?;
@@ -110,6 +110,12 @@ fn prose(len: usize) -> Vec<u8> {
 /// Reads a layer as one that is unpacked is read; returns its entries and what the files hold.
 fn read(layer: &Layer) -> Vec<(Entry, Vec<u8>)> {
     let desc = &layer.packed.desc;
+    // Its table is the one that is made of the blob.
+    let table = tabulate(&layer.blob[..], desc, &layer.packed.diff_id);
+    match (table, layer.packed.table.as_ref().unwrap()) {
+        (Ok(table), packed) => assert_eq!(table, *packed),
+        (Err(_), packed) => assert!(packed.is_tangled()),
+    }
     let blob = Blob::new(&layer.blob[..], image::digest(desc).unwrap(), desc.size());
     let mut found = Vec::new();
     let (diff_id, size) = stream::run(blob, 1 << 40, |stream| {

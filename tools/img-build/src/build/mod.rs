@@ -34,6 +34,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use common::cli::Operand;
 use common::digest::Digest;
+use common::files::Tables;
 use common::image;
 use common::layer::pack::Compression;
 use common::layout::Writing;
@@ -50,6 +51,7 @@ use self::config::Config;
 use self::exchange::Done;
 use self::exchange::import::Imports;
 use self::log::Style;
+use self::stage::is_run;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::instruction::{Network, Operation, Security};
 use crate::dockerfile::scope::{Globals, Scope, Told};
@@ -199,6 +201,10 @@ impl Built {
 struct Build<'a> {
     request: &'a Request<'a>,
     graph: Graph,
+    /// The stages whose layers are unpacked for others.
+    unpacked: BTreeSet<usize>,
+    /// What the layers have that are not unpacked.
+    tables: Tables,
     globals: Globals,
     store: &'a Store,
     writing: &'a Writing<'a>,
@@ -252,6 +258,8 @@ pub fn build(
     }
     let build = Build {
         request,
+        unpacked: unpacked(&graph, request.file, &order),
+        tables: Tables::new(store.cache().join("tables")),
         graph,
         globals,
         store,
@@ -269,6 +277,21 @@ pub fn build(
     }
     let built = build.wait(target)?;
     build.finish(&built)
+}
+
+/// Returns the stages whose layers are unpacked for others: these run something on them, or copy from them.
+fn unpacked(graph: &Graph, file: &Dockerfile, order: &[usize]) -> BTreeSet<usize> {
+    let mut unpacked = BTreeSet::new();
+    // Who needs a stage comes behind it.
+    for stage in order.iter().rev() {
+        let node = &graph.stages[*stage];
+        unpacked.extend(node.sources.iter().filter_map(|taken| taken.from.stage()));
+        let mut own = node.triggers.iter().chain(&file.stages[*stage].instructions);
+        if unpacked.contains(stage) || own.any(|instruction| is_run(&instruction.operation)) {
+            unpacked.extend(node.base.stage());
+        }
+    }
+    unpacked
 }
 
 impl Build<'_> {

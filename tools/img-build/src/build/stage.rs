@@ -35,10 +35,19 @@ pub fn build(build: &Build, index: usize) -> Result<Built> {
         of: 1 + instructions.iter().filter(|one| is_step(&one.operation)).count(),
     };
     Step::new(build.request.steps.style, place.clone()).begins(&stage.begin.source);
-    let mut stage =
-        Stage { build, index, place, work: Work::new(build, state), escape: file.escape };
+    let mut stage = Stage {
+        build,
+        index,
+        place,
+        work: Work::new(build, state),
+        escape: file.escape,
+        unpacks: false,
+    };
     for (n, instruction) in instructions.iter().enumerate() {
         ensure!(!build.has_failed(), "another stage has failed");
+        stage.unpacks = build.request.squash
+            || build.unpacked.contains(&index)
+            || instructions[n + 1..].iter().any(|later| is_run(&later.operation));
         stage.take(n, instruction).map_err(|err| stage.located(err, instruction))?;
     }
     Ok(stage.work.state)
@@ -48,6 +57,11 @@ pub fn build(build: &Build, index: usize) -> Result<Built> {
 fn is_step(operation: &Operation) -> bool {
     use Operation::*;
     matches!(operation, Add(_) | Copy(_) | Run(_) | Workdir(_))
+}
+
+/// Returns whether an instruction needs all layers below it unpacked.
+pub fn is_run(operation: &Operation) -> bool {
+    matches!(operation, Operation::Run(_))
 }
 
 /// Returns what a stage begins with, and the instructions that its base image kept for it.
@@ -107,6 +121,8 @@ struct Stage<'a> {
     place: Place,
     work: Work<'a>,
     escape: char,
+    /// A step that is still to come needs the layers unpacked.
+    unpacks: bool,
 }
 
 impl Stage<'_> {
@@ -153,6 +169,7 @@ impl Stage<'_> {
                 text: &text,
                 created_by: created_by.clone().unwrap_or_default(),
                 anew: steps.no_cache_filter.contains(&name),
+                unpacks: self.unpacks,
                 log: &Step::new(steps.style, self.place.clone()),
             })?;
         }

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use common::cli;
 use common::digest::Digest;
+use common::error;
+use common::files::{Files, Unkept};
 use common::layer::changes::difference;
 use common::layer::pack::{Packed, Packer};
-use common::snapshot::Snapshot;
+use common::snapshot::{Lower, Snapshot};
 
 use super::cache::Layer;
 use super::exchange::Done;
@@ -20,6 +22,7 @@ use super::{Build, Built, Named};
 use crate::dockerfile::instruction::{Instruction, Operation};
 use crate::dockerfile::mount::Mount;
 use crate::dockerfile::stages::Base;
+use crate::run;
 use crate::source::Tree;
 
 /// A stage's image so far, and what it takes to put another layer on it.
@@ -47,6 +50,8 @@ pub struct Asked<'a> {
     pub created_by: String,
     /// It is done anew, whatever there is.
     pub anew: bool,
+    /// The layers are going to be unpacked, if not for this step: for one that runs something, say.
+    pub unpacks: bool,
     /// What is said meanwhile.
     pub log: &'a Step,
 }
@@ -125,7 +130,10 @@ impl<'a> Work<'a> {
                         Some(Some(difference)) => format!("miss: {difference}"),
                     });
                 }
-                let Packed { desc, diff_id, .. } = make(self)?;
+                let Packed { desc, diff_id, table, .. } = make(self)?;
+                if let Some(table) = table {
+                    self.build.tables.keep(&diff_id, table);
+                }
                 let layer = (desc, diff_id);
                 cache.keep(inputs, &layer)?;
                 asked.log.done();
@@ -148,6 +156,53 @@ impl<'a> Work<'a> {
         self.snapshot.as_ref().context("no snapshot")
     }
 
+    /// Makes a layer of what is asked of the files so far, unpacked or not.
+    fn on_base(
+        &mut self,
+        asked: &Asked,
+        make: impl Fn(&Self, &Files) -> Result<Packed>,
+    ) -> Result<Packed> {
+        if let Some(files) = self.files(asked)? {
+            match make(self, &files) {
+                Err(err) if error::find::<Unkept>(&err).is_some() => {}
+                made => return made,
+            }
+        }
+        let mut files = Files::new();
+        files.push_tree(self.snapshot()?.tree()?, None, ());
+        make(self, &files)
+    }
+
+    /// Returns the files so far, without a mount; nothing, if they must be mounted to be known.
+    ///
+    /// Layers are unpacked if they must be for a later step. Of those that are not, tables are made.
+    fn files(&mut self, asked: &Asked) -> Result<Option<Files>> {
+        let Build { store, writing, tables, .. } = self.build;
+        let layers = &self.state.layers;
+        let mut files = Files::new();
+        let mut there = match &self.snapshot {
+            Some(_) => Vec::new(),
+            None => Lower::of(&store.layers(), layers)?,
+        };
+        let mut all = there.iter().zip(layers);
+        let known = |(there, layer): (&Option<Lower>, &Layer)| {
+            there.is_some() || tables.get(&layer.1).is_some()
+        };
+        if self.snapshot.is_some() || asked.unpacks && !all.all(known) {
+            there.clear();
+            self.snapshot()?.layers().try_for_each(|layer| layer.put_on(&mut files))?;
+            return Ok(Some(files));
+        }
+        for (there, (desc, diff_id)) in there.into_iter().zip(layers) {
+            match there {
+                Some(layer) => layer.put_on(&mut files)?,
+                None if files.push_table(tables.of(writing.layout(), desc, diff_id)?)? => {}
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(files))
+    }
+
     /// Makes the working directory.
     fn workdir(&mut self, asked: &Asked) -> Result<Layer> {
         let Operation::Workdir(dir) = &asked.instruction.operation else { bail!("not WORKDIR") };
@@ -157,10 +212,10 @@ impl<'a> Work<'a> {
         inputs.add("user", user);
         let (dir, user) = (dir.to_owned(), user.to_owned());
         self.layer(asked, &inputs, |work| {
-            let epoch = work.state.epoch;
-            let tree = work.snapshot()?.tree()?;
-            let packer = work.packer()?;
-            crate::copy::make_directory(&tree, &dir, &user, epoch, packer)
+            work.on_base(asked, |work, base| {
+                let packer = work.packer()?.tabulate();
+                crate::copy::make_directory(base, &dir, &user, work.state.epoch, packer)
+            })
         })
     }
 
@@ -220,6 +275,7 @@ fn tree_of(build: &Build, name: &str, layers: &[Layer]) -> Result<Tree> {
 }
 
 fn unpacked(build: &Build, layers: &[Layer]) -> Result<Snapshot> {
+    run::check_root()?;
     let snapshot = Snapshot::prepare(&build.store.layers(), build.writing.layout(), layers)?;
     snapshot.warnings.iter().for_each(cli::warn);
     Ok(snapshot)

@@ -1,26 +1,30 @@
 //! WORKDIR: a directory, and those that it is in, where they are not there.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 
 use anyhow::Result;
+use common::error;
+use common::files::{Files, Unkept};
 use common::layer::pack::{Entry, Kind, Packed, Packer};
-use common::passwd;
 
+use super::owner::lookup;
 use super::place::{Image, Looks};
 
-/// Packs the directories that `dir`, an absolute path, lacks in the image whose tree `base` is; they are `user`'s.
+/// Packs the directories that `dir`, an absolute path, lacks in the image whose files are `base`; they are `user`'s.
 pub fn make_directory(
-    base: impl AsFd,
+    base: &Files,
     dir: &str,
     user: &str,
     epoch: i64,
     mut packer: Packer,
 ) -> Result<Packed> {
-    // As in BuildKit, it is the next RUN that fails of a user who is not there.
-    let owner = passwd::lookup(&base, user).map_or((0, 0), |user| (user.uid, user.gid));
-    let (uid, gid) = owner;
-    let mut image: Image<()> = Image::new(Some(base.as_fd()));
+    let (uid, gid) = match lookup(base, user) {
+        Ok(user) => (user.uid, user.gid),
+        Err(err) if error::find::<Unkept>(&err).is_some() => return Err(err),
+        // As in BuildKit, it is the next RUN that fails of a user who is not there.
+        Err(_) => (0, 0),
+    };
+    let mut image: Image<()> = Image::new(Some(base));
     let path = image.resolve(dir.as_bytes())?;
     image.make_dirs(&path, Looks { mode: 0o755, uid, gid, mtime: epoch })?;
     for (path, made) in image.into_made() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Selection::of   sources ──> files, and their contents' digest: the step's key    walk select contents
-//! place           files ──> paths in the image, where it has its links             place
+//! place           files ──> paths in the image, where it has its links             place owner
 //! pack            paths ──> the entries of a layer, in order                       pack archive
 //! ```
 //!
@@ -20,6 +20,7 @@
 mod archive;
 mod contents;
 mod directory;
+mod owner;
 mod pack;
 mod place;
 mod select;
@@ -27,6 +28,7 @@ mod walk;
 
 use std::fs::File;
 
+use anyhow::Result;
 use common::digest::Digest;
 
 use crate::source::Tree;
@@ -36,7 +38,7 @@ pub use self::select::Selection;
 
 /// Where a source of COPY or ADD is.
 pub enum SourceOf<'a> {
-    /// Files in a tree.
+    /// Files in a tree that others may change.
     Path {
         /// The tree.
         tree: &'a Tree,
@@ -44,8 +46,17 @@ pub enum SourceOf<'a> {
         pattern: String,
         /// Whether files keep their owners: those of a stage or an image do, those of a context are root's.
         keep_owner: bool,
-        /// What stands for all that is in the tree, if nobody changes it: then nothing is read before it is packed.
-        identity: Option<Digest>,
+    },
+    /// Files in a tree that nobody changes. It is not asked for before something of it is packed.
+    Kept {
+        /// Returns the tree.
+        tree: Box<dyn Fn() -> Result<&'a Tree> + 'a>,
+        /// As above.
+        pattern: String,
+        /// As above.
+        keep_owner: bool,
+        /// What stands for all that is in the tree.
+        identity: Digest,
     },
     /// What is in the Dockerfile.
     Content {

@@ -6,16 +6,17 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
-use common::error::{At, Hint};
+use common::error::At;
+use common::files::Files;
 use common::layer::pack::{Entry, Kind, Packed, Packer};
-use common::passwd;
 use rustix::fs::{FileType, major, minor};
 
 use super::archive::{self, Spool};
 use super::contents::{Xattrs, open_as, xattrs};
+use super::owner::owner;
 use super::place::{Image, Looks, Made, There, What, above};
 use super::select::{Chosen, Selection, Source};
 use super::walk::{Status, changed, join, shown, status};
@@ -37,7 +38,7 @@ pub(super) trait Sink {
 
 /// What an instruction copies to, and how.
 pub(super) struct Target<'a> {
-    pub(super) base: Option<BorrowedFd<'a>>,
+    pub(super) base: Option<&'a Files>,
     pub(super) workdir: &'a str,
     pub(super) epoch: i64,
     pub(super) keep_mtime: bool,
@@ -75,13 +76,13 @@ impl Sink for Packer<'_> {
 }
 
 impl Selection<'_> {
-    /// Packs the files, as they go into the image whose tree `base` is; their time is `epoch`, if it is not kept.
+    /// Packs the files, as they go into the image whose files are `base`; their time is `epoch`, if it is not kept.
     ///
     /// # Errors
     /// If a file has changed since its digest was computed, among others.
     pub fn pack(
         &self,
-        base: Option<BorrowedFd>,
+        base: Option<&Files>,
         workdir: &str,
         epoch: i64,
         keep_mtime: bool,
@@ -110,7 +111,7 @@ impl Selection<'_> {
         let mut later = Vec::new();
         for source in &self.sources {
             if let Source::Later(request) = source {
-                later.push(request.choose()?.0);
+                later.push(request()?.choose()?.0);
             }
         }
         let mut later = later.iter();
@@ -158,53 +159,9 @@ impl Destination {
     }
 }
 
-/// Returns whose files are: `user[:group]`, names or numbers.
-fn owner(text: &str, base: Option<BorrowedFd>) -> Result<(u32, u32)> {
-    let (user, group) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
-        None => (text, None),
-    };
-    let named = |name: &str, asked: String| {
-        let Some(base) = base else {
-            let err = Error::new(format!(
-                "--chown={text}: {name} is a name, and there is no image to look it up in"
-            ));
-            return Err(anyhow::Error::new(err.hint("--chown=1000:1000")));
-        };
-        passwd::lookup(base, &asked)
-            .context(format!("--chown={text}"))
-            .hint(|| "--chown=1000:1000".into())
-    };
-    let (uid, gid) = match id(user) {
-        Some(id) => (id, id),
-        None => {
-            let user = named(user, user.to_owned())?;
-            (user.uid, user.gid)
-        }
-    };
-    Ok(match group {
-        None => (uid, gid),
-        Some(group) => match id(group) {
-            Some(id) => (uid, id),
-            None => (uid, named(group, format!("0:{group}"))?.gid),
-        },
-    })
-}
-
-/// Returns the number that is an owner; root is known everywhere.
-fn id(text: &str) -> Option<u32> {
-    match text {
-        "root" => Some(0),
-        _ if text.bytes().all(|c| c.is_ascii_digit()) => {
-            text.parse().ok().filter(|id| *id <= i32::MAX as u32)
-        }
-        _ => None,
-    }
-}
-
 /// An instruction at work.
-struct Copy<'a> {
-    selection: &'a Selection<'a>,
+struct Copy<'a, 's> {
+    selection: &'a Selection<'s>,
     target: &'a Target<'a>,
     image: Image<'a, Data>,
     destination: Destination,
@@ -215,7 +172,7 @@ struct Copy<'a> {
     spools: Vec<Spool>,
 }
 
-impl<'a> Copy<'a> {
+impl<'a> Copy<'a, '_> {
     /// Returns how something looks in the image that has this mode, owner and time where it is.
     fn looks(&self, mode: u32, owner: Option<(u32, u32)>, mtime: i64) -> Looks {
         let (uid, gid) = self.owner.or(owner).unwrap_or_default();
@@ -388,8 +345,8 @@ impl<'a> Copy<'a> {
 }
 
 /// Hands entries on.
-struct Pack<'a> {
-    selection: &'a Selection<'a>,
+struct Pack<'a, 's> {
+    selection: &'a Selection<'s>,
     chosen: Vec<&'a Chosen<'a>>,
     spools: Vec<Spool>,
     /// The directory that the last file was in, and of which of the chosen.
@@ -399,7 +356,7 @@ struct Pack<'a> {
     first: HashMap<super::place::Group, Vec<u8>>,
 }
 
-impl Pack<'_> {
+impl Pack<'_, '_> {
     fn entry(&mut self, path: Vec<u8>, made: Made<Data>, sink: &mut dyn Sink) -> Result<()> {
         let Made { what, mode, uid, gid, mtime, opaque, .. } = made;
         let (kind, data) = match what {

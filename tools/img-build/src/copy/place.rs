@@ -6,15 +6,14 @@
 //! is the layer.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::BorrowedFd;
 
 use anyhow::Result;
 use common::error::At;
-use common::layer::recorded_owner;
-use rustix::fs::{FileType, readlinkat};
+use common::files::{Files, Found};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::walk::{HOPS, join, look, names, shown};
+use super::walk::{HOPS, join, names, shown};
 use crate::error::Error;
 
 /// What the layer has at a path.
@@ -70,7 +69,7 @@ pub(super) struct Looks {
 
 /// The image that is copied to. Its paths have no slashes at either end.
 pub(super) struct Image<'a, D> {
-    base: Option<BorrowedFd<'a>>,
+    base: Option<&'a Files>,
     /// By paths whose slashes are zeros, so that they are in the order of a layer.
     made: BTreeMap<Vec<u8>, Made<D>>,
     /// How many files were given another name.
@@ -87,8 +86,8 @@ pub(super) fn above(path: &[u8]) -> &[u8] {
 }
 
 impl<'a, D> Image<'a, D> {
-    /// Takes the tree of an image; without one there is nothing.
-    pub(super) fn new(base: Option<BorrowedFd<'a>>) -> Image<'a, D> {
+    /// Takes the files of an image; without one there is nothing.
+    pub(super) fn new(base: Option<&'a Files>) -> Image<'a, D> {
         Image { base, made: BTreeMap::new(), linked: 0 }
     }
 
@@ -111,18 +110,13 @@ impl<'a, D> Image<'a, D> {
         let nearest = ends.find_map(|end| self.made.get(&key[..end]));
         let hidden = nearest.is_some_and(|made| made.fresh);
         let Some(base) = self.base.filter(|_| !hidden) else { return Ok(There::Nothing) };
-        let Some((fd, status)) = look(base, path).at(shown(path))? else {
+        let Some(Found { kind, mode, uid, gid, link, .. }) = base.look(path).at(shown(path))?
+        else {
             return Ok(There::Nothing);
         };
-        Ok(match status.kind {
-            FileType::Directory => {
-                let owner = recorded_owner(base, path).at(shown(path))?;
-                let (uid, gid) = owner.unwrap_or((status.uid, status.gid));
-                There::Directory { mode: status.mode, uid, gid }
-            }
-            FileType::Symlink => {
-                There::Symlink(readlinkat(&fd, c"", Vec::new()).at(shown(path))?.into_bytes())
-            }
+        Ok(match kind {
+            FileType::Directory => There::Directory { mode, uid, gid },
+            FileType::Symlink => There::Symlink(link),
             _ => There::Other,
         })
     }

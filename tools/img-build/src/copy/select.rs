@@ -45,7 +45,7 @@ pub(super) enum Source<'a> {
     /// In a tree.
     Chosen(Vec<Chosen<'a>>),
     /// In a tree that nobody changes.
-    Later(Request<'a>),
+    Later(Box<dyn Fn() -> Result<Request<'a>> + 'a>),
     Content {
         name: String,
         text: String,
@@ -117,30 +117,30 @@ impl<'a> Selection<'a> {
         };
         for source in sources {
             let source = match source {
-                SourceOf::Path { tree, pattern, keep_owner, identity } => {
+                SourceOf::Path { tree, pattern, keep_owner } => {
                     let (exclude, unpack) = (files.exclude.clone(), unpack.unwrap_or(true));
                     let request = Request { tree, pattern, keep_owner, parents, exclude, unpack };
-                    match identity {
-                        Some(identity) => {
-                            hasher.text("tree");
-                            hasher.text(&identity.to_string());
-                            hasher.text(&request.pattern);
-                            hasher.number(keep_owner.into());
-                            Source::Later(request)
-                        }
-                        None => {
-                            let (chosen, listed) = request.choose()?;
-                            if chosen.is_empty() {
-                                selection.unmatched.push(request.pattern.clone());
-                            }
-                            hasher.text("files");
-                            for chosen in &chosen {
-                                hasher.chosen(chosen, known)?;
-                            }
-                            selection.listed.extend(listed.into_iter().map(|dir| (tree, dir)));
-                            Source::Chosen(chosen)
-                        }
+                    let (chosen, listed) = request.choose()?;
+                    if chosen.is_empty() {
+                        selection.unmatched.push(request.pattern);
                     }
+                    hasher.text("files");
+                    for chosen in &chosen {
+                        hasher.chosen(chosen, known)?;
+                    }
+                    selection.listed.extend(listed.into_iter().map(|dir| (tree, dir)));
+                    Source::Chosen(chosen)
+                }
+                SourceOf::Kept { tree, pattern, keep_owner, identity } => {
+                    hasher.text("tree");
+                    hasher.text(&identity.to_string());
+                    hasher.text(&pattern);
+                    hasher.number(keep_owner.into());
+                    let (exclude, unpack) = (files.exclude.clone(), unpack.unwrap_or(true));
+                    Source::Later(Box::new(move || {
+                        let (tree, pattern, exclude) = (tree()?, pattern.clone(), exclude.clone());
+                        Ok(Request { tree, pattern, keep_owner, parents, exclude, unpack })
+                    }))
                 }
                 SourceOf::Content { name, text } => {
                     hasher.text("content");

@@ -1,10 +1,10 @@
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::Result;
 use common::error::{find, line};
+use common::files::Files;
 use tempfile::TempDir;
 
 use super::pack::{Sink, Target};
@@ -137,12 +137,8 @@ fn sources<'a>(operation: &Operation, tree: &'a Tree) -> Vec<SourceOf<'a>> {
         Operation::Add(add) => &add.files,
         _ => panic!("{operation:?}"),
     };
-    let path = |pattern: &String| SourceOf::Path {
-        tree,
-        pattern: pattern.clone(),
-        keep_owner: false,
-        identity: None,
-    };
+    let path =
+        |pattern: &String| SourceOf::Path { tree, pattern: pattern.clone(), keep_owner: false };
     let contents = files.contents.iter().map(|content| SourceOf::Content {
         name: content.name.clone(),
         text: content.text.clone(),
@@ -154,9 +150,12 @@ fn sources<'a>(operation: &Operation, tree: &'a Tree) -> Vec<SourceOf<'a>> {
 fn entries(tree: &Tree, image: Option<&Path>, instruction: &str) -> Result<Lines> {
     let operation = operation(instruction);
     let selection = Selection::of(&operation, sources(&operation, tree), None)?;
-    let image = image.map(|image| fs::File::open(image).unwrap());
-    let base = image.as_ref().map(AsFd::as_fd);
-    let target = Target { base, workdir: "/work", epoch: EPOCH, keep_mtime: false };
+    let base = image.map(|image| {
+        let mut files = Files::new();
+        files.push_tree(fs::File::open(image).unwrap().into(), None, ());
+        files
+    });
+    let target = Target { base: base.as_ref(), workdir: "/work", epoch: EPOCH, keep_mtime: false };
     let mut lines = Lines::default();
     selection.hand_on(&target, &mut lines)?;
     check(&lines.1);

@@ -1,12 +1,13 @@
 //! From an image in the store to what `-o` asks for.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use common::cli;
 use common::error::{Hint, Usage};
+use common::files::Files;
 use common::image;
 use common::layout::{Layout, Writing};
 use common::platform::Platform;
@@ -17,6 +18,7 @@ use common::sys;
 use oci_spec::image::Descriptor;
 
 use super::{Kind, Output, archive, local, tar};
+use crate::run::check_root;
 
 /// What was built.
 pub struct Made<'a> {
@@ -73,14 +75,18 @@ impl Sink {
         let names = made.names.iter().chain(&self.output.names).cloned().collect::<Vec<_>>();
         match (&self.output.kind, self.file) {
             (Kind::Local { dest, platform_split }, _) => {
-                for (name, tree) in trees(made, platform_split.unwrap_or(several))? {
-                    warn(&local::write(std::os::fd::AsFd::as_fd(&tree), &dest.join(name))?);
+                for (name, snapshot) in snapshots(made, platform_split.unwrap_or(several))? {
+                    let mut below = Files::new();
+                    snapshot.layers().try_for_each(|layer| layer.put_on(&mut below))?;
+                    warn(&local::write(snapshot.tree()?.as_fd(), &below, &dest.join(name))?);
                 }
                 Ok(())
             }
             (Kind::Tar { platform_split, .. }, Some(file)) => {
-                let trees = trees(made, platform_split.unwrap_or(several))?;
-                warn(&tar::write(&trees, file)?);
+                let snapshots = snapshots(made, platform_split.unwrap_or(several))?.into_iter();
+                // The mount keeps its layers.
+                let trees = snapshots.map(|(name, snapshot)| Ok((name, snapshot.tree()?)));
+                warn(&tar::write(&trees.collect::<Result<Vec<_>>>()?, file)?);
                 Ok(())
             }
             (Kind::Archive { docker, .. }, Some(file)) => {
@@ -118,22 +124,22 @@ pub fn name(writing: &Writing, desc: &Descriptor, names: &[Reference]) -> Result
     names.iter().try_for_each(|name| writing.tag(name, desc, None))
 }
 
-/// Returns the files of the images; apart, each below the name of its platform.
-fn trees(made: &Made, apart: bool) -> Result<Vec<(String, OwnedFd)>> {
+/// Returns the layers of the images, unpacked; apart, each with the name of its platform.
+fn snapshots(made: &Made, apart: bool) -> Result<Vec<(String, Snapshot)>> {
     if made.images.len() > 1 && !apart {
         let err: Result<()> = Err(Usage("platform-split=false: there are several".into()).into());
         err.hint(|| "one --platform".into())?;
     }
-    let tree = |(desc, platform): &(Descriptor, Platform)| {
+    let one = |(desc, platform): &(Descriptor, Platform)| {
         let found = made.layout.resolve(desc, platform)?;
         let layers = image::layers(&found.manifest, &found.config)?;
+        check_root()?;
         let snapshot = Snapshot::prepare(&made.store.layers(), made.layout, &layers)?;
         warn(&snapshot.warnings);
         let name = if apart { platform.to_string().replace('/', "_") } else { String::new() };
-        // The mount keeps its layers.
-        Ok((name, snapshot.tree()?))
+        Ok((name, snapshot))
     };
-    made.images.iter().map(tree).collect()
+    made.images.iter().map(one).collect()
 }
 
 /// Runs img-push for each name.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use common::error::At;
+use common::files::Files;
 use common::tree;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags, chmodat, fchmod,
@@ -24,7 +25,9 @@ use rustix::io::Errno;
 use super::walk::{DIRECTORY, Found, Visit, same, shown, walk, xattrs};
 
 /// Puts the tree's files into a directory, which is made if it is not there; returns what is not as in the tree.
-pub fn write(tree: BorrowedFd, dest: &Path) -> Result<Vec<String>> {
+///
+/// `below` has the same files, each where it is on the disk: there its blocks can be shared.
+pub fn write(tree: BorrowedFd, below: &Files, dest: &Path) -> Result<Vec<String>> {
     tree::make_dirs(dest)?;
     let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
     let root = openat(CWD, dest, flags, Mode::empty()).at(dest)?;
@@ -32,7 +35,8 @@ pub fn write(tree: BorrowedFd, dest: &Path) -> Result<Vec<String>> {
     let above = Vec::new();
     let new = CString::new(format!(".img-build-{}", std::process::id()))?;
     let links = HashMap::new();
-    let mut local = Local { root, here, above, new, links, sockets: 0, attributes: Vec::new() };
+    let (sockets, attributes, shares) = (0, Vec::new(), true);
+    let mut local = Local { root, below, here, above, new, links, sockets, attributes, shares };
     let walked = walk(tree, &mut local);
     // What was begun when it failed.
     let _ = unlinkat(&local.here, &*local.new, AtFlags::empty());
@@ -51,8 +55,9 @@ pub fn write(tree: BorrowedFd, dest: &Path) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-struct Local {
+struct Local<'a> {
     root: OwnedFd,
+    below: &'a Files,
     /// The directory that is being filled.
     here: OwnedFd,
     /// Those that it is in.
@@ -64,9 +69,11 @@ struct Local {
     sockets: u64,
     /// Attributes that could not be set: the first file, and how many.
     attributes: Vec<(String, String, u64)>,
+    /// Whether blocks can be shared, as far as we know.
+    shares: bool,
 }
 
-impl Visit for Local {
+impl Visit for Local<'_> {
     fn found(&mut self, found: &Found) -> Result<()> {
         match found.kind {
             FileType::Directory => self.directory(found),
@@ -89,7 +96,7 @@ impl Visit for Local {
     }
 }
 
-impl Local {
+impl Local<'_> {
     fn directory(&mut self, found: &Found) -> Result<()> {
         let mode = Mode::RWXU;
         match mkdirat(&self.here, found.name, mode) {
@@ -180,12 +187,20 @@ impl Local {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let to = openat(&self.here, &*self.new, flags, Mode::RUSR | Mode::WUSR);
         let to = File::from(to.context("cannot create")?);
-        if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
+        if !self.share(found, &to) {
             tree::copy_data(&from, &to, found.stat.st_size as u64).context("cannot write")?;
         }
         self.attributes(found, to.as_fd())?;
         fchmod(&to, mode(&found.stat)).context("cannot set its mode")?;
         Ok(futimens(&to, &times(&found.stat))?)
+    }
+
+    /// Lets a new file have the blocks of the one that was found; returns whether it has them.
+    fn share(&mut self, found: &Found, to: &File) -> bool {
+        // The kernel shares none across an overlay.
+        let share = |below: File| rustix::fs::ioctl_ficlone(to, &below).is_ok();
+        self.shares = self.shares && self.below.open(found.path).is_ok_and(share);
+        self.shares
     }
 
     /// Removes a directory that is in the way.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::error::hint_of;
+use common::files::Files;
 use rustix::fs::CWD;
 use tempfile::TempDir;
 
@@ -129,7 +130,9 @@ fn open(dir: &Path) -> std::os::fd::OwnedFd {
 
 fn local(tree: &Path, dest: &Path) -> Result<Vec<String>> {
     use std::os::fd::AsFd;
-    local::write(open(tree).as_fd(), dest)
+    let mut below = Files::new();
+    below.push_tree(open(tree), None, ());
+    local::write(open(tree).as_fd(), &below, dest)
 }
 
 /// Lists a tree: kind and mode, time, name, target.

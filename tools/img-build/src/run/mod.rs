@@ -51,7 +51,7 @@ use crate::dockerfile::instruction::Security;
 use crate::path::clean;
 
 pub use self::mounts::{MountFrom, Origin};
-pub use self::step::enter;
+pub use self::step::{check_root, enter};
 
 /// Where the script of a step is that is no command of a shell: as BuildKit has it.
 const SCRIPTS: &str = "/dev/pipes";

@@ -21,11 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use anyhow::{Context, Result, anyhow};
 use common::cli::on_interrupt;
 use common::container::{self, Container};
-use common::error::{Hint, line};
+use common::error::{Hint, find, hint_of, line};
 use common::runtime::Running;
 use common::runtime::cgroup::{self, Cgroup, Limits, Memory};
 use common::store::Store;
-use common::userns::{self, Mapping};
+use common::userns::{self, Refused};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -37,8 +37,8 @@ const PATIENCE: i64 = 2;
 /// The steps of this process.
 static STEPS: Mutex<Steps> = Mutex::new(Steps { ending: false, number: 0, all: BTreeMap::new() });
 
-/// Why this process cannot have mounts of its own, if so.
-static NO_MOUNTS: OnceLock<Option<String>> = OnceLock::new();
+/// Why this process cannot have mounts of its own, if so, and what helps.
+static NO_MOUNTS: OnceLock<Option<(String, String)>> = OnceLock::new();
 
 struct Steps {
     /// A signal is about to end this process.
@@ -65,21 +65,42 @@ fn steps() -> MutexGuard<'static, Steps> {
 
 /// Makes this process one that can run steps: root somewhere, with mounts that nobody else sees.
 ///
+/// Where that cannot be, it is as it is: a build may do without, and what cannot do without says so.
 /// What steps of killed builds have left is removed. To be called once, by main, before any thread
 /// is started, and before a directory is opened that is to be mounted.
-pub fn enter(store: &Store) -> Result<Mapping> {
+pub fn enter(store: &Store) -> Result<()> {
     let containers = store.containers();
     let dead = container::end_orphans(&containers);
-    let root = rustix::process::geteuid().is_root();
-    let mapping = userns::ensure_root()?;
-    let made = match root {
+    let made = match rustix::process::geteuid().is_root() {
         true => private_mounts(),
-        false => Ok(()), // its user namespace came with them
+        // Its user namespace comes with them.
+        false => match userns::ensure_root() {
+            Err(err) if find::<Refused>(&err).is_none() => return Err(err),
+            entered => entered.map(drop),
+        },
     };
-    let _ = NO_MOUNTS.set(made.err().map(|err| line(&err)));
+    let _ = NO_MOUNTS.set(made.err().map(|err| {
+        let hint = || "RUN takes root, or a user namespace; COPY does without".into();
+        (line(&err), hint_of(&err).map_or_else(hint, str::to_owned))
+    }));
     container::collect(&containers, &dead);
-    on_interrupt(end_all)?;
-    Ok(mapping)
+    on_interrupt(end_all)
+}
+
+/// Checks that layers can be unpacked with the owners that they have.
+///
+/// # Errors
+/// If this process is an ordinary user's, who could not become root in a user namespace.
+pub fn check_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { check_mounts() }
+}
+
+fn check_mounts() -> Result<()> {
+    match NO_MOUNTS.get() {
+        Some(None) => Ok(()),
+        Some(Some((why, hint))) => Err(anyhow!("{why}")).hint(|| hint.clone()),
+        None => Err(anyhow!("this process was not made one that runs steps")),
+    }
 }
 
 /// Makes this thread alone one that can run steps.
@@ -138,14 +159,7 @@ pub(super) struct Step {
 impl Step {
     /// Makes the directory of a step.
     pub(super) fn make(store: &Store) -> Result<Step> {
-        match NO_MOUNTS.get() {
-            Some(None) => {}
-            Some(Some(why)) => {
-                return Err(anyhow!("{why}"))
-                    .hint(|| "RUN takes root, or a user namespace; COPY does without".into());
-            }
-            None => return Err(anyhow!("this process was not made one that runs steps")),
-        }
+        check_mounts()?;
         let mut steps = steps();
         let container = Container::create(&container::steps(&store.containers()), None, true)?;
         let dir = container.dir().to_owned();

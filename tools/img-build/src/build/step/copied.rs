@@ -1,9 +1,10 @@
 //! COPY and ADD.
 
-use std::os::fd::AsFd;
+use std::cell::OnceCell;
 
 use anyhow::{Context, Result};
 use common::digest::Digest;
+use common::files::Files;
 
 use super::{Asked, Taken, Work, tree_of};
 use crate::build::cache::Layer;
@@ -33,14 +34,13 @@ impl Work<'_> {
         };
         let from = build.graph.taken(asked.instruction, lexer)?.pop();
         let taken = from.map(|from| self.taken(&from.from)).transpose()?;
-        let made;
-        let (tree, identity) = match &taken {
-            None => (build.request.context, None),
-            Some(Taken::Files(tree)) => (*tree, None),
-            Some(Taken::Layers { name, layers }) => {
-                made = tree_of(build, name, layers)?;
-                (&made, Some(Taken::identity(layers)))
+        // Layers are unpacked if something of them is packed, and then once.
+        let made = OnceCell::new();
+        let make = |name: &str, layers| {
+            if made.get().is_none() {
+                let _ = made.set(tree_of(build, name, layers)?);
             }
+            made.get().context("no tree")
         };
         let fetched = match operation {
             Operation::Add(add) => self.fetch(add)?,
@@ -48,20 +48,27 @@ impl Work<'_> {
         };
         let mut sources = Vec::with_capacity(files.sources.len() + files.contents.len());
         for (source, fetched) in files.sources.iter().zip(&fetched) {
-            sources.push(match fetched {
-                None => SourceOf::Path {
-                    tree,
-                    pattern: source.clone(),
-                    keep_owner: identity.is_some(),
-                    identity,
+            let pattern = source.clone();
+            sources.push(match (fetched, &taken) {
+                (None, Some(Taken::Layers { name, layers })) => SourceOf::Kept {
+                    tree: Box::new(|| make(name, layers)),
+                    pattern,
+                    keep_owner: true,
+                    identity: Taken::identity(layers),
                 },
-                Some(Fetched::Tree { tree, identity }) => SourceOf::Path {
-                    tree,
+                (None, Some(Taken::Files(tree))) => {
+                    SourceOf::Path { tree, pattern, keep_owner: false }
+                }
+                (None, None) => {
+                    SourceOf::Path { tree: build.request.context, pattern, keep_owner: false }
+                }
+                (Some(Fetched::Tree { tree, identity }), _) => SourceOf::Kept {
+                    tree: Box::new(|| Ok(tree)),
                     pattern: "/".into(),
                     keep_owner: false,
-                    identity: Some(*identity),
+                    identity: *identity,
                 },
-                Some(Fetched::File(fetched)) => {
+                (Some(Fetched::File(fetched)), _) => {
                     let (name, mtime) = (fetched.name.clone(), fetched.mtime);
                     let file = fetched.open()?;
                     SourceOf::Fetched { file, name, mode: 0o600, mtime }
@@ -88,13 +95,14 @@ impl Work<'_> {
         inputs.add("keep-mtime", keep_mtime);
         inputs.add("files", selection.digest().to_string());
         self.layer(asked, &inputs, |work| {
-            let (epoch, packer) = (work.state.epoch, work.packer()?);
-            let base = match selection.needs_base() {
-                true => Some(work.snapshot()?.tree()?),
-                false => None,
+            let pack = |work: &Self, base: Option<&Files>| {
+                let packer = work.packer()?.tabulate();
+                selection.pack(base, &workdir, work.state.epoch, keep_mtime, packer)
             };
-            let base = base.as_ref().map(AsFd::as_fd);
-            selection.pack(base, &workdir, epoch, keep_mtime, packer)
+            match selection.needs_base() {
+                true => work.on_base(asked, |work, base| pack(work, Some(base))),
+                false => pack(work, None),
+            }
         })
     }
 

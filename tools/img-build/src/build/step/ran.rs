@@ -211,6 +211,6 @@ fn contents<'a>(tree: &'a Tree, pattern: String, known: &Path) -> Result<Selecti
         exclude: Vec::new(),
     };
     let operation = Operation::Copy(Copy { files, from: None, parents: false });
-    let source = SourceOf::Path { tree, pattern, keep_owner: false, identity: None };
+    let source = SourceOf::Path { tree, pattern, keep_owner: false };
     Selection::of(&operation, vec![source], Some(known))
 }

@@ -1,5 +1,6 @@
 //! Trees that want out, or do not keep still.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
