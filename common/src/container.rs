@@ -176,12 +176,12 @@ impl Container {
         let _lock = lock_names(&self.containers)?;
         let link = self.containers.join(".names").join(name);
         if let Ok(other) = fs::read_link(&link) {
-            if self.containers.join(&other).exists() {
+            let other_dir = self.containers.join(&other);
+            if other_dir.try_exists().at(&other_dir)? {
                 let short: String = other.display().to_string().chars().take(12).collect();
                 let taken = anyhow!("{name}: the container {short} has this name");
-                return Err(taken).hint(|| {
-                    format!("another name, or rm -r {}", self.containers.join(&other).display())
-                });
+                return Err(taken)
+                    .hint(|| format!("another name, or rm -r {}", other_dir.display()));
             }
             fs::remove_file(&link).at(&link)?; // its container is gone
         }
@@ -246,7 +246,7 @@ fn make(dir: &Path) -> Result<Option<File>> {
         lock => lock.at(dir)?,
     };
     lock.lock().at(dir)?;
-    Ok(dir.exists().then_some(lock))
+    Ok(dir.try_exists().at(dir)?.then_some(lock))
 }
 
 /// Tells whether something failed because a file or directory is not there.
@@ -350,7 +350,8 @@ pub fn collect(containers: &Path, dead: &[String]) {
             Ok(dir) if dir.try_lock().is_ok() => drop(remove(containers, id, None)),
             Err(err) if err.kind() == ErrorKind::NotFound => {
                 let _ = fs::remove_file(containers.join(REMOVE).join(id));
-                if containers.join(id).exists() {
+                // Or it cannot be seen.
+                if containers.join(id).try_exists().unwrap_or(true) {
                     let _ = mark(containers, REMOVE, id);
                 }
             }

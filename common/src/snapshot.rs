@@ -321,7 +321,7 @@ impl Layers<'_> {
                     Err(err) => return Err(err).at(path),
                 };
                 lock.lock_shared().at(&path)?;
-                if is_at(&lock, &path)? {
+                if tree::is_at(&lock, &path)? {
                     return Ok(Some(Layer { diff: path.join("diff"), _keep: Box::new(lock) }));
                 }
             }
@@ -492,7 +492,7 @@ impl Claim {
             }
             let locked = locked.at(&tmp)?;
             // While we waited it was published, or given up and removed.
-            if !is_at(&lock, &tmp)? {
+            if !tree::is_at(&lock, &tmp)? {
                 return Ok(None);
             }
             if locked {
@@ -500,8 +500,10 @@ impl Claim {
             }
         }
         let claim = Claim { path: layers.join(key), tmp, published: false, lock };
-        if names(key).any(|name| layers.join(name).exists()) {
-            return Ok(None); // it was published before we made a new directory for it
+        for layer in names(key).map(|name| layers.join(name)) {
+            if layer.try_exists().at(&layer)? {
+                return Ok(None); // it was published before we made a new directory for it
+            }
         }
         tree::empty(&claim.tmp).at(&claim.tmp)?; // whoever had the lock before was killed
         Ok(Some(claim))
@@ -531,7 +533,7 @@ impl Claim {
         // Not in one step: for a moment nobody has it.
         let lock = self.lock.try_clone()?;
         lock.lock_shared().at(&path)?;
-        let there = is_at(&lock, &path)?;
+        let there = tree::is_at(&lock, &path)?;
         Ok(there.then(|| Layer { diff: path.join("diff"), _keep: Box::new(lock) }))
     }
 }
@@ -555,7 +557,7 @@ fn collect(layers: &Path) -> Result<()> {
         if name.starts_with('.') && name.ends_with(".tmp") || over {
             let path = layers.join(name);
             let Ok(dir) = File::open(&path) else { continue };
-            if dir.try_lock().is_ok() && is_at(&dir, &path)? {
+            if dir.try_lock().is_ok() && tree::is_at(&dir, &path)? {
                 // What belongs to another mapping is for a process there to remove.
                 let _ = tree::remove(&path);
             }
@@ -583,16 +585,6 @@ fn boot() -> Option<&'static str> {
 /// Returns the key of a layer's name, and the start of the machine that it is of.
 fn without_boot(name: &str) -> (&str, Option<&str>) {
     name.split_once('~').map_or((name, None), |(key, boot)| (key, Some(boot)))
-}
-
-/// Says whether `file` is still what `path` names.
-fn is_at(file: &File, path: &Path) -> Result<bool> {
-    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    match fs::symlink_metadata(path) {
-        Ok(meta) => Ok(id(meta) == id(file.metadata().at(path)?)),
-        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
-        Err(err) => Err(err).at(path),
-    }
 }
 
 /// The user namespace of this process.

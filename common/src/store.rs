@@ -38,7 +38,8 @@ impl Store {
             Some(root) => std::path::absolute(root).at(root)?,
             None => default_root()?,
         };
-        if !root.join("images/oci-layout").exists() {
+        let marker = root.join("images/oci-layout");
+        if !marker.try_exists().at(&marker)? {
             make_private(&root)?;
         }
         let images = Layout::create(root.join("images"))?;

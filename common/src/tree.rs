@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -107,6 +107,16 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     };
     write().inspect_err(|_| drop(std::fs::remove_file(&new))).at(path)?;
     sync_above(path)
+}
+
+/// Says whether `file` is still what `path` names.
+pub fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => Ok(id(meta) == id(file.metadata().at(path)?)),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(err).at(path),
+    }
 }
 
 /// Returns the directory that `path` is in; a root is in itself.

@@ -223,7 +223,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Object) -> Result<bool>) -> Result
     // The lock is for the file, not for a link to it.
     let path: PathBuf = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let dir = tree::above(&path);
-    if !dir.exists() {
+    if !dir.try_exists().at(dir)? {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).at(dir)?;
     }
     let lock = File::open(dir).at(dir)?;

@@ -38,11 +38,13 @@ pub(super) fn create(dir: PathBuf) -> Result<Layout> {
     tree::make_dirs(&dir.join("blobs/sha256"))?;
     let layout = Layout { dir };
     let lock = lock_dir(&layout.dir)?;
-    if !layout.dir.join("index.json").exists() {
+    let is_there = |name: &str| layout.dir.join(name).try_exists().at(layout.dir.join(name));
+    // What cannot be asked for may be there, and full of names.
+    if !is_there("index.json")? {
         replace(&layout.dir, "index.json", &Index::empty().to_json()?)?;
     }
     // The marker comes last: a directory that has it is whole.
-    if !layout.dir.join("oci-layout").exists() {
+    if !is_there("oci-layout")? {
         replace(&layout.dir, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     }
     lock.sync_all().at(&layout.dir)?;

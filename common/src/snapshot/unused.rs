@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{Namespace, is_at, without_boot};
+use super::{Namespace, without_boot};
 use crate::error::At;
 use crate::tree;
 
@@ -62,7 +62,7 @@ impl Unpacked {
     /// Removes the layer, unless somebody uses it; returns whether it is gone.
     pub fn remove(&self) -> Result<bool> {
         let Ok(lock) = File::open(&self.path) else { return Ok(false) };
-        if lock.try_lock().is_err() || !is_at(&lock, &self.path)? {
+        if lock.try_lock().is_err() || !tree::is_at(&lock, &self.path)? {
             return Ok(false);
         }
         // If we die, it looks like what is left of one that was on its way in, and is collected.
@@ -78,7 +78,7 @@ impl Unpacked {
 
 /// Removes what processes left that were killed while they made or removed layers.
 pub fn collect(layers: &Path) -> Result<()> {
-    match layers.exists() {
+    match layers.try_exists().at(layers)? {
         true => super::collect(layers),
         false => Ok(()),
     }

@@ -78,7 +78,7 @@ impl Place {
             }
         };
         let place = Place { dir: dir.into(), made, result, remains };
-        if bare && !place.result.exists() {
+        if bare && !place.result.try_exists().at(dir)? {
             fs::create_dir(&place.result).at(dir)?;
         }
         Ok(place)
@@ -165,7 +165,7 @@ fn make_beside(parent: &Path) -> std::io::Result<(PathBuf, File)> {
         };
         // Without a lock, on a file system that has none, it is nobody's to remove.
         let _ = file.try_lock();
-        if made.path().exists() {
+        if made.path().try_exists()? {
             return Ok((made.keep(), file));
         }
     }

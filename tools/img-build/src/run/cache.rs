@@ -14,7 +14,7 @@
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -126,18 +126,18 @@ fn lock(dir: &Path, wanted: &Wanted) -> Result<Option<File>> {
             Sharing::Shared => lock.lock_shared().at(dir)?,
         }
         // A cache may be deleted at any time.
-        if !is_at(&lock, dir) {
+        if !tree::is_at(&lock, dir)? {
             continue;
         }
-        if data.exists() {
+        if data.try_exists().at(&data)? {
             return Ok(Some(lock));
         }
         // Alone, for as long as it is filled; then everybody looks again.
         lock.lock().at(dir)?;
-        if is_at(&lock, dir) && !data.exists() {
+        if tree::is_at(&lock, dir)? && !data.try_exists().at(&data)? {
             fill(dir, wanted)?;
         }
-        if wanted.sharing != Sharing::Shared && is_at(&lock, dir) {
+        if wanted.sharing != Sharing::Shared && tree::is_at(&lock, dir)? {
             return Ok(Some(lock));
         }
     }
@@ -160,16 +160,9 @@ fn fill(dir: &Path, wanted: &Wanted) -> Result<()> {
     fs::rename(&new, dir.join("data")).at(dir)
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
-    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(file), Ok(path)) => id(file) == id(path),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::time::Duration;
 
     use super::*;
