@@ -73,6 +73,14 @@ struct Layer {
     _keep: Box<dyn Any + Send + Sync>,
 }
 
+impl Layer {
+    /// Returns the name of its directory, but for the start of the machine that it may be of.
+    fn key(&self) -> Option<&str> {
+        let name = self.diff.parent()?.file_name()?.to_str()?;
+        Some(without_boot(name).0)
+    }
+}
+
 /// What a container's root is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
@@ -117,11 +125,7 @@ impl Snapshot {
 
     /// Returns the names of the layers, top first: a container that is kept needs them again.
     pub fn keys(&self) -> Vec<String> {
-        let key = |layer: &Arc<Layer>| {
-            let name = layer.diff.parent()?.file_name()?.to_str()?;
-            Some(without_boot(name).0.to_owned())
-        };
-        self.layers.iter().filter_map(key).collect()
+        self.layers.iter().filter_map(|layer| layer.key()).map(str::to_owned).collect()
     }
 
     /// Returns the root of a container whose own files are in `dir`, and what the user should know of it.

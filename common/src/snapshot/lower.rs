@@ -62,8 +62,11 @@ fn sees_marks(userxattr: bool) -> Result<bool> {
 impl Snapshot {
     /// Returns its layers one by one, bottom first.
     pub fn layers(&self) -> impl Iterator<Item = Lower> {
-        let is_flat = self.keys().iter().any(|key| key.ends_with(".flat"));
-        let userxattr = (!is_flat).then_some(self.namespace.inner);
-        self.layers.iter().rev().map(move |layer| Lower { layer: layer.clone(), userxattr })
+        self.layers.iter().rev().map(|layer| {
+            // What was written on top of a flat tree is overlay's all the same.
+            let is_flat = layer.key().is_some_and(|key| key.ends_with(".flat"));
+            let userxattr = (!is_flat).then_some(self.namespace.inner);
+            Lower { layer: layer.clone(), userxattr }
+        })
     }
 }
