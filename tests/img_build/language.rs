@@ -55,6 +55,18 @@ fn what_is_unwise_is_said_and_is_the_status() {
 }
 
 #[test]
+fn what_an_image_that_is_here_has_is_known() {
+    let t = Sandbox::new();
+    t.write("Dockerfile", "FROM scratch\nENV path=/opt\nSHELL [\"/bin/ash\"]\n");
+    t.sh("img-build -q -t base . >/dev/null").is_silent();
+    t.write("Dockerfile", "FROM base\nWORKDIR $path\nUSER $user\nCMD x\n");
+    t.sh("img-build --check .").fails("Dockerfile:3: UndefinedVar: $user is not set\n");
+    // Of another nobody knows what it has.
+    t.write("Dockerfile", "FROM other\nWORKDIR $path\nUSER $user\nCMD [\"x\"]\n");
+    t.sh("img-build --check .").is_silent();
+}
+
+#[test]
 fn the_dockerfiles_own_ignore_file_comes_first() {
     let t = Sandbox::new();
     t.sh("printf 'FROM a\\nCOPY b c /\\n' >D; echo b >.dockerignore").is_silent();

@@ -291,8 +291,11 @@ impl Checker<'_> {
                     known: true,
                     ..State::default()
                 },
-                Base::Image(name) | Base::Context(name) => {
-                    let image = (self.known.image)(name);
+                base => {
+                    let image = match base {
+                        Base::Image(name) => (self.known.image)(name),
+                        _ => None,
+                    };
                     let known = image.is_some();
                     let image = image.unwrap_or_default();
                     let variables = Variables::of(image.env.iter().map(String::as_str));
