@@ -132,6 +132,11 @@ fn belongs(pid: i32, root: &Path, own: Option<&Path>) -> bool {
     {
         return sandbox == root.as_os_str().as_bytes();
     }
+    // One of ours between fork and exec has all that is open here, whichever sandbox that is of.
+    let exe = fs::read_link(proc.join("exe"));
+    if exe.is_ok_and(|exe| fs::read_link("/proc/self/exe").is_ok_and(|own| own == exe)) {
+        return false;
+    }
     let leads_in = |link: &Path| fs::read_link(link).is_ok_and(|target| target.starts_with(root));
     if ["cwd", "root", "exe"].iter().any(|name| leads_in(&proc.join(name))) {
         return true;
