@@ -393,7 +393,9 @@ impl Checker<'_> {
             }
             Operation::Workdir(dir) => {
                 let first = !std::mem::replace(&mut state.has_workdir, true);
-                self.workdir(dir, first, instruction);
+                if state.known || missing.is_empty() {
+                    self.workdir(dir, first, instruction);
+                }
             }
             Operation::Shell(_) => state.has_shell = true,
             Operation::Cmd(command) | Operation::Entrypoint(command) => {

@@ -25,6 +25,7 @@ fn what_an_unknown_image_may_have_is_not_missed() {
         "FROM a\nENV b=${c:?missing}",
         "FROM a\nARG b=${c:?missing}",
         "FROM a\nEXPOSE $c",
+        "FROM a\nWORKDIR $c",
         "FROM a AS b\nFROM b\nADD x ${c?}",
     ] {
         assert_eq!(check(text), Ok(0), "{text}");
