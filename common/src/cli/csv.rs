@@ -1,6 +1,15 @@
-//! The fields of an option: `type=bind,"src=/a,b",dst=/x`.
+//! The fields of an option: `type=bind,"src=/a,b",dst=/x`, and the values of those that are true or false.
 
 use anyhow::{Context, Result, bail, ensure};
+
+/// Reads a truth value, as Go's strconv.ParseBool does; nothing, if it is none.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
 
 /// Splits one line of CSV: RFC 4180, and as strict about quotes as Go's encoding/csv, which Docker uses.
 pub fn csv(text: &str) -> Result<Vec<String>> {

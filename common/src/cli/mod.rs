@@ -33,7 +33,7 @@ use crate::error::{self, Hint, Usage, visible};
 use crate::store::Store;
 use crate::sys;
 
-pub use csv::csv;
+pub use csv::{boolean, csv};
 pub use dir::Dir;
 pub use duration::duration;
 pub use interrupt::{on_interrupt, temporary};

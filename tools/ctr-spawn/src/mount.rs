@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use common::bundle;
-use common::cli::{csv, size};
+use common::cli::{boolean, csv, size};
 use common::error::{At, Hint, hint_of, line};
 use oci_spec::runtime::Mount as OciMount;
 
@@ -402,11 +402,9 @@ fn switch(name: &str, value: Option<Option<&str>>) -> Result<bool> {
     Ok(match value {
         None => false,
         Some(None) => true,
-        Some(Some(text)) => match text {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-            other => bail!("{name}: {other:?}: neither true nor false"),
-        },
+        Some(Some(text)) => {
+            boolean(text).with_context(|| format!("{name}: {text:?}: neither true nor false"))?
+        }
     })
 }
 

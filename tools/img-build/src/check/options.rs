@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use common::cli;
+
 use super::EXPERIMENTAL;
-use crate::dockerfile::{lines, mount};
+use crate::dockerfile::lines;
 use crate::error::{Error, Result};
 
 /// Which rules count.
@@ -39,7 +41,7 @@ impl Options {
                 ("experimental", "all") => options.try_all = true,
                 ("experimental", _) => options.tried = rules(),
                 ("error", value) => {
-                    options.strict = mount::boolean(value).ok_or_else(|| wrong(part))?;
+                    options.strict = cli::boolean(value).ok_or_else(|| wrong(part))?;
                 }
                 _ => return Err(wrong(part)),
             }

@@ -12,7 +12,7 @@
 //! known before a build is where it comes from; [`MountOption::read`] does the
 //! rest when the step's turn has come.
 
-use common::cli::{csv, size};
+use common::cli::{boolean, csv, size};
 
 use crate::error::{Error, Result, nearest};
 
@@ -283,15 +283,6 @@ fn one_of(key: &str, text: &str, all: &[&str]) -> Error {
     match nearest(text, all.iter().copied()) {
         Some(meant) => err.hint(format!("{key}={meant}")),
         None => err.hint(format!("{key}={}", all.join("|"))),
-    }
-}
-
-/// Reads what Go's strconv.ParseBool reads.
-pub fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 

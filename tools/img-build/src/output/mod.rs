@@ -230,13 +230,9 @@ impl Fields<'_> {
     }
 }
 
-/// Reads a truth value, as Go's strconv.ParseBool does.
+/// Reads the value of a key that is true or false.
 pub(crate) fn boolean(key: &str, value: &str) -> Result<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        value => bail!("{key}={value}: neither true nor false"),
-    }
+    cli::boolean(value).with_context(|| format!("{key}={value}: neither true nor false"))
 }
 
 impl Output {

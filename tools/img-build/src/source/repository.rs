@@ -9,7 +9,8 @@
 //! As BuildKit reads it. What git(1) is told never begins with a `-`, and no
 //! password is in it.
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use common::cli;
 use common::credentials::Credentials;
 use common::error::Hint;
 use url::Url;
@@ -104,10 +105,9 @@ impl Repository {
             ensure!(!value.is_empty(), "?{key}= has no value");
             ensure!(!seen.contains(&key.as_str()), "?{key}= has two values");
             seen.push(key);
-            let boolean = || match value.as_str() {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-                _ => bail!("?{key}={value}: neither true nor false"),
+            let boolean = || {
+                let said = cli::boolean(value);
+                said.with_context(|| format!("?{key}={value}: neither true nor false"))
             };
             let below = |dir: &str| match value.strip_prefix(dir) {
                 Some(_) => value.clone(),
