@@ -146,16 +146,17 @@ fn snapshots(made: &Made, apart: bool) -> Result<Vec<(String, Snapshot)>> {
 fn push(store: &Store, names: &[Reference]) -> Result<()> {
     ensure!(!names.is_empty(), Usage("push=true: the image has no name".into()));
     for name in names {
-        // The line that it prints is about a registry, and ours about the store.
-        let mut push = Command::new(cli::program("img-push"));
-        push.arg("--")
-            .arg(name.to_string())
-            .env("TARE_ROOT", store.root())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        sys::end_with_us(&mut push);
-        let status = push.status().context("img-push")?;
-        ensure!(status.success(), "{name}: img-push cannot push it");
+        ensure!(img_push(&["--", &name.to_string()], store)?, "{name}: img-push cannot push it");
     }
     Ok(())
+}
+
+/// Runs img-push on the store, which does not outlive this thread; returns whether it has pushed.
+pub fn img_push(args: &[&str], store: &Store) -> Result<bool> {
+    let mut push = Command::new(cli::program("img-push"));
+    push.args(args).env("TARE_ROOT", store.root());
+    // The line that it prints is about a registry, and ours about the store.
+    push.stdin(Stdio::null()).stdout(Stdio::null());
+    sys::end_with_us(&mut push);
+    Ok(push.status().context("img-push")?.success())
 }

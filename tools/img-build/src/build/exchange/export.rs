@@ -4,15 +4,15 @@
 //! build that fails or is killed leaves the cache as it was.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use common::layout::{Layout, Writing};
 use common::store::Store;
-use common::{cli, image, sys};
+use common::{cli, image};
 
 use super::place::Place;
 use super::{Done, artifact};
+use crate::output::deliver::img_push;
 
 /// Writes the results of steps to a place; their layers are in the store.
 pub fn write(place: &Place, steps: &[Done], store: &Store, writing: &Writing) -> Result<()> {
@@ -32,12 +32,8 @@ pub fn write(place: &Place, steps: &[Done], store: &Store, writing: &Writing) ->
         Place::Registry(name) => {
             // Beside its layers, where it costs nothing; img-prune knows nobody who needs it.
             let digest = image::digest(&artifact::write(writing, &steps)?)?;
-            let mut push = Command::new(cli::program("img-push"));
-            push.args(["--quiet", "--", &digest.to_string(), &name.to_string()]);
-            push.env("TARE_ROOT", store.root()).stdin(Stdio::null()).stdout(Stdio::null());
-            sys::end_with_us(&mut push);
-            let status = push.status().context("img-push")?;
-            ensure!(status.success(), "img-push cannot push it");
+            let args = ["--quiet", "--", &digest.to_string(), &name.to_string()];
+            ensure!(img_push(&args, store)?, "img-push cannot push it");
             Ok(())
         }
     }
