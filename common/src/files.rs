@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -31,6 +31,7 @@ use crate::error::At;
 use crate::layer::table::{self, Kind, Table};
 use crate::layer::{self, recorded_owner};
 use crate::layout::Layout;
+use crate::tree;
 
 /// How many directories of layers are known at once: those of trees are open.
 const OPEN: usize = 256;
@@ -462,14 +463,8 @@ impl Tables {
     fn write(&self, diff_id: &Digest, table: &Table) {
         let path = self.path(diff_id);
         let write = || -> Result<()> {
-            match fs::create_dir_all(&self.dir) {
-                Err(err) if err.kind() != ErrorKind::AlreadyExists => Err(err).at(&self.dir),
-                _ => Ok(()),
-            }?;
-            let new = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.dir)?;
-            fs::write(new.path(), table.bytes())?;
-            new.persist(&path)?;
-            Ok(())
+            fs::create_dir_all(&self.dir).at(&self.dir)?;
+            tree::put_unsynced(&path, table.bytes())
         };
         let _ = write();
     }

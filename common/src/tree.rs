@@ -109,6 +109,15 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     sync_above(path)
 }
 
+/// Puts a file in place, whole, that nobody misses: after a power cut it may be gone, or torn.
+pub fn put_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = above(path);
+    let new = tempfile::Builder::new().prefix(".new-").tempfile_in(dir).at(dir)?;
+    std::fs::write(new.path(), bytes).at(path)?;
+    new.persist(path).at(path)?;
+    Ok(())
+}
+
 /// Says whether `file` is still what `path` names.
 pub fn is_at(file: &File, path: &Path) -> Result<bool> {
     let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());

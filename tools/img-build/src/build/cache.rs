@@ -61,7 +61,7 @@ impl Cache {
         let record = json!({
             "inputs": inputs.to_json(), "layer": layer.0, "diffId": layer.1.to_string()
         });
-        write(&self.dir.join(inputs.key().hex()), record.to_string().as_bytes())
+        tree::put_unsynced(&self.dir.join(inputs.key().hex()), record.to_string().as_bytes())
     }
 
     /// Returns the inputs that the step in this place had last, and notes the ones that it has now.
@@ -70,7 +70,7 @@ impl Cache {
     pub fn last(&self, place: &Digest, now: &Inputs) -> Option<Inputs> {
         let path = self.dir.join("last").join(place.hex());
         let before = limited(&path).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let _ = write(&path, now.to_json().to_string().as_bytes());
+        let _ = tree::put_unsynced(&path, now.to_json().to_string().as_bytes());
         Inputs::from_json(&before?)
     }
 
@@ -83,15 +83,6 @@ fn limited(path: &Path) -> Option<Vec<u8>> {
     let metadata = fs::symlink_metadata(path).ok()?;
     let sane = metadata.is_file() && metadata.len() <= LIMIT;
     sane.then(|| fs::read(path).ok()).flatten()
-}
-
-/// Writes a file whole. After a power cut it may be gone, or torn, and nobody believes it then.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = tree::above(path);
-    let file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir).at(dir)?;
-    fs::write(file.path(), bytes).at(path)?;
-    file.persist(path).at(path)?;
-    Ok(())
 }
 
 #[cfg(test)]
