@@ -251,6 +251,17 @@ fn a_new_blob_gets_a_name_by_a_digest_that_it_has() {
 }
 
 #[test]
+fn a_blob_that_outlives_its_writer_leaves_nothing() {
+    let (_dir, layout) = layout();
+    let writing = layout.writing().unwrap();
+    let mut blob = writing.new_blob().unwrap();
+    drop(writing);
+    blob.write_all(b"hel").unwrap();
+    drop(blob);
+    assert!(!layout.dir().join(".partial").exists());
+}
+
+#[test]
 fn what_a_dead_writer_left_is_collected() {
     let (_dir, layout) = layout();
     let writing = layout.writing().unwrap();

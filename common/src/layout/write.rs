@@ -56,6 +56,7 @@ pub(super) fn create(dir: PathBuf) -> Result<Layout> {
 pub struct Writing<'a> {
     layout: &'a Layout,
     unfinished: Unfinished,
+    partial: Arc<Partial>,
     /// Locked, shared, until it is dropped.
     _lock: File,
 }
@@ -65,8 +66,9 @@ impl<'a> Writing<'a> {
         let path = layout.dir.join("oci-layout");
         let lock = File::open(&path).at(&path)?;
         lock.lock_shared().at(&path)?;
-        collect(&layout.dir.join(PARTIAL))?;
-        Ok(Writing { layout, unfinished: Unfinished::default(), _lock: lock })
+        let partial = Arc::new(Partial(layout.dir.join(PARTIAL)));
+        collect(&partial.0)?;
+        Ok(Writing { layout, unfinished: Unfinished::default(), partial, _lock: lock })
     }
 
     /// Returns the blobs that are on their way in, for whoever ends on a signal and leaves nothing to go on with.
@@ -129,7 +131,7 @@ impl<'a> Writing<'a> {
             let file = match open_partial(&path) {
                 // Somebody finished a blob and removed the directory, empty then.
                 Err(err) if err.kind() == ErrorKind::NotFound => {
-                    make_dir(&self.layout.dir.join(PARTIAL))?;
+                    make_dir(&self.partial.0)?;
                     continue;
                 }
                 file => file.at(&path)?,
@@ -137,7 +139,7 @@ impl<'a> Writing<'a> {
             file.lock().at(&path)?;
             // While we waited, the file may have become the blob.
             if still(&file, &path)? && !self.layout.has(digest, size)? {
-                let listed = self.unfinished.list(&path);
+                let listed = self.list(&path);
                 return BlobWriter::new(self.layout, file, path, *digest, size, listed).map(Some);
             }
         }
@@ -145,21 +147,21 @@ impl<'a> Writing<'a> {
 
     /// Begins a blob whose digest will be known at its end.
     pub fn new_blob(&self) -> Result<NewBlob<'a>> {
-        let dir = self.layout.dir.join(PARTIAL);
+        let dir = &self.partial.0;
         loop {
-            make_dir(&dir)?;
+            make_dir(dir)?;
             let file = match tempfile::Builder::new()
                 .prefix("new-")
                 .permissions(blob_mode())
-                .tempfile_in(&dir)
+                .tempfile_in(dir)
             {
                 Err(err) if err.kind() == ErrorKind::NotFound => continue,
-                file => file.at(&dir)?,
+                file => file.at(dir)?,
             };
             file.as_file().lock().at(file.path())?;
             // Between its creation and its lock it may have looked like a dead writer's.
             if still(file.as_file(), file.path())? {
-                let listed = self.unfinished.list(file.path());
+                let listed = self.list(file.path());
                 let hasher = Hasher::sha256();
                 return Ok(NewBlob { layout: self.layout, file, hasher, size: 0, listed });
             }
@@ -216,15 +218,23 @@ impl<'a> Writing<'a> {
     }
 
     fn partial(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.layout.dir.join(PARTIAL);
-        make_dir(&dir)?;
-        Ok(dir.join(name))
+        make_dir(&self.partial.0)?;
+        Ok(self.partial.0.join(name))
+    }
+
+    fn list(&self, path: &Path) -> Listed {
+        self.unfinished.book().unfinished.insert(path.into());
+        let (list, _partial) = (self.unfinished.clone(), self.partial.clone());
+        Listed { path: path.into(), list, _partial }
     }
 }
 
-impl Drop for Writing<'_> {
+/// Where blobs lie until they are whole, for as long as the writer or one of its blobs is there.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(self.layout.dir.join(PARTIAL)); // if it is empty now
+        let _ = fs::remove_dir(&self.0); // if it is empty now
     }
 }
 
@@ -252,11 +262,6 @@ impl Unfinished {
         std::mem::forget(book);
     }
 
-    fn list(&self, path: &Path) -> Listed {
-        self.book().unfinished.insert(path.into());
-        Listed { path: path.into(), list: self.clone() }
-    }
-
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -266,6 +271,7 @@ impl Unfinished {
 struct Listed {
     path: PathBuf,
     list: Unfinished,
+    _partial: Arc<Partial>,
 }
 
 impl Drop for Listed {
