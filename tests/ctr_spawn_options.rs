@@ -178,6 +178,55 @@ fn the_hosts_network_is_only_there_when_asked_for() {
 }
 
 #[test]
+fn a_privileged_container_may_what_its_maker_may() {
+    let mut t = Sandbox::with_image("app");
+    if nix::unistd::geteuid().is_root() {
+        may_what_its_maker_may(&t, true);
+        t = Sandbox::with_image("app").as_user();
+    }
+    may_what_its_maker_may(&t, false);
+}
+
+fn may_what_its_maker_may(t: &Sandbox, root: bool) {
+    let run = |script: &str| t.sh(&format!("ctr-spawn --rm --privileged app sh -c '{script}'"));
+    // In a user namespace of his own, an ordinary user has all.
+    let namespace = if root { "" } else { "unshare --user --map-root-user" };
+    let status = "grep -e CapEff -e CapBnd -e Seccomp: /proc/self/status | cut -f2";
+    let held = t.sh(&format!("{namespace} grep CapEff /proc/self/status | cut -f2")).text();
+    let seccomp = t.sh("grep Seccomp: /proc/self/status | cut -f2").text();
+    run(status).prints(&format!("{held}{held}{seccomp}"));
+    t.sh(&format!("ctr-spawn --rm --privileged -u app app sh -c '{status}'"))
+        .prints(&format!("{:016x}\n{held}{seccomp}", 0));
+    run("mkdir /m && mount -t tmpfs t /m && echo mounts; hostname box && echo names
+         echo 1 >/proc/sys/net/ipv4/ip_forward && echo sets
+         grep -c \" /proc/[^ ]* \" /proc/self/mountinfo; grep \" /sys \" /proc/self/mountinfo | grep -c \" ro,\"; :")
+        .prints("mounts\nnames\nsets\n0\n0\n");
+    // Of the devices those that can be opened; the terminals are the container's own.
+    let devices = r"find /dev -xdev \( -type c -o -type b \) -readable -writable ! -name console ! -name ptmx | sort";
+    let theirs = "find /dev -type c -o -type b | grep -v -e ^/dev/pts/ -e ^/dev/console | sort";
+    t.sh(devices).prints(&run(theirs).text());
+    let node = "mknod /n c 1 3 && (echo x >/n) && echo a device";
+    if root {
+        run(node).prints("a device\n");
+        t.sh(&format!("ctr-spawn --rm app sh -c '{node}' 2>/dev/null")).outputs("", "", 1);
+    }
+}
+
+#[test]
+fn what_a_privileged_container_leaves_of_its_cgroup_is_removed() {
+    if sandbox::lacks(&["root"]) {
+        return;
+    }
+    let t = Sandbox::with_image("app");
+    t.sh("ctr-spawn --rm --privileged --cidfile id app sh -c '
+            for dir in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do
+                test -e $dir/cgroup.procs && mkdir -p $dir/a/b $dir/c && echo 0 >$dir/a/b/cgroup.procs && echo made
+            done; sleep 1000 & :'
+          find /sys/fs/cgroup -path \"*$(cat id)*\"")
+        .prints("made\n");
+}
+
+#[test]
 fn what_does_not_exist_yet_is_refused() {
     let t = Sandbox::with_image("app");
     let usage = |what: &str| format!("ctr-spawn: {what}\nhint: ctr-spawn --help\n");
@@ -193,7 +242,6 @@ fn what_does_not_exist_yet_is_refused() {
         ),
         ("-d", "unexpected argument '-d' found"),
         ("--memory 1g", "unexpected argument '--memory' found"),
-        ("--privileged", "unexpected argument '--privileged' found"),
     ] {
         t.sh(&format!("ctr-spawn --rm {option} app true")).outputs("", &usage(what), 125);
     }

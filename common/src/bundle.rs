@@ -10,9 +10,11 @@
 //! used in Makefiles. What an image says is displayed or given to its own
 //! process; it never selects how the container is confined.
 
+mod unconfined;
+
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use oci_spec::image::{Config, ImageConfiguration};
@@ -22,6 +24,7 @@ use oci_spec::runtime::{
 };
 use serde_json::Value;
 
+pub use self::unconfined::{device, host_devices, make_writable, unconfine};
 use crate::error::Hint;
 use crate::passwd;
 use crate::runtime::{capability, seccomp};
@@ -280,32 +283,6 @@ fn borrowed(mut sys: Mount) -> Mount {
     options.insert(0, "rbind".into());
     sys.set_typ(Some("none".into())).set_source(Some("/sys".into())).set_options(Some(options));
     sys
-}
-
-/// Lets a container do whatever its maker may, as Docker's `--privileged` does: it has all capabilities,
-/// any device, and no filter, mask or parameter of the kernel that it cannot write to.
-pub fn unconfine(spec: &mut Spec) {
-    if let Some(process) = spec.process_mut() {
-        let all = Capabilities::from(capability::ALL);
-        process.set_capabilities(Some(capability::of_user(process.user().uid(), &all)));
-    }
-    if let Some(linux) = spec.linux_mut() {
-        let mut any = LinuxDeviceCgroup::default();
-        any.set_allow(true).set_access(Some("rwm".into()));
-        let mut resources = linux.resources().clone().unwrap_or_default();
-        resources.set_devices(Some(vec![any]));
-        linux
-            .set_resources(Some(resources))
-            .set_seccomp(None)
-            .set_masked_paths(None)
-            .set_readonly_paths(None);
-    }
-    let mounts = spec.mounts_mut().iter_mut().flatten();
-    for sys in mounts.filter(|mount| mount.destination() == Path::new("/sys")) {
-        let mut options = sys.options().clone().unwrap_or_default();
-        options.retain(|option| option != "ro");
-        sys.set_options(Some(options));
-    }
 }
 
 /// Returns one mount.
@@ -651,30 +628,6 @@ mod tests {
         assert!(large["linux"].get("resources").is_none());
         let namespaces = large["linux"]["namespaces"].to_string();
         assert!(namespaces.contains("user") && !namespaces.contains("network"));
-    }
-
-    #[test]
-    fn an_unconfined_container_may_all_that_there_is() {
-        let tree = tree();
-        let config = image(json!({ "Cmd": ["sh"] }));
-        let options = Options::default();
-        let mut spec = spec(&config, File::open(tree.path()).unwrap(), &options).unwrap();
-        unconfine(&mut spec);
-        let made: Value = serde_json::from_slice(&to_json(&spec).unwrap()).unwrap();
-        let sets = &made["process"]["capabilities"];
-        assert_eq!(sets["effective"].as_array().unwrap().len(), capability::ALL.len());
-        assert_eq!(sets["effective"], sets["bounding"]);
-        let linux = &made["linux"];
-        for gone in ["seccomp", "maskedPaths", "readonlyPaths"] {
-            assert!(linux.get(gone).is_none(), "{gone}");
-        }
-        let resources = json!({
-            "devices": [{ "allow": true, "access": "rwm" }], "pids": { "limit": PIDS }
-        });
-        assert_eq!(linux["resources"], resources);
-        let mounts = made["mounts"].as_array().unwrap();
-        let sys = mounts.iter().find(|mount| mount["destination"] == "/sys").unwrap();
-        assert_eq!(sys["options"], json!(["nosuid", "noexec", "nodev"]));
     }
 
     #[test]

@@ -55,6 +55,10 @@ const CHECKS: &[(&str, &str, i32)] = &[
     ("mkfifo ready; ctr-spawn --rm -v ./ready:/ready app sh -c 'echo >/ready; exec sleep 100' &
         read x <ready; d=$(echo /sys/fs/cgroup/tare/*/)
         cat $d/pids.max $d/pids.current; wc -l <$d/cgroup.procs; kill -9 $(cat $d/cgroup.procs); wait $!", "2048\n1\n1\n", 137),
+    // One that may change it does; what it leaves goes as well.
+    ("ctr-spawn --rm --privileged app sh -c 'mkdir -p /sys/fs/cgroup/in/deep; echo 0 >/sys/fs/cgroup/in/deep/cgroup.procs
+        sleep 100 & cat /proc/self/cgroup'", "0::/in/deep\n", 0),
+    (LEFT, "", 0),
     // A bomb goes off inside.
     ("sed -i 's/\"limit\": *2048/\"limit\":20/' out/config.json; grep -c '\"limit\":20' out/config.json
         ctr-spawn --bundle out sh -c 'cat /sys/fs/cgroup/pids.max; i=0

@@ -389,7 +389,8 @@ fn collect(parent: &Path, unified: bool, is_alive: impl Fn(&str) -> Option<bool>
     }
 }
 
-/// Kills what is in the cgroup `dir`, if anything still is, and removes it. On a busy machine even that takes a while.
+/// Kills what is in the cgroup `dir` and in those below it, if anything still is, and removes them.
+/// On a busy machine even that takes a while.
 fn remove(dir: &Path, unified: bool) {
     for _ in 0..1000 {
         match fs::remove_dir(dir) {
@@ -398,6 +399,12 @@ fn remove(dir: &Path, unified: bool) {
         }
         if kill_all(dir, unified).is_err() {
             return;
+        }
+        // A privileged container can make some of its own.
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove(&entry.path(), unified);
+            }
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -187,7 +187,9 @@ pub(super) fn plan(mount: &Mount, around: &Surroundings, ops: &mut Vec<Op>) -> R
             ..filesystem("cgroup2")
         })),
         ("cgroup" | "cgroup2", view) => {
-            // Files of version 1 controllers are the host's own: they stay read-only (CVE-2022-0492).
+            // Files of version 1 controllers are the host's own: they stay read-only (CVE-2022-0492), unless the
+            // container has the host's devices anyway.
+            let read_only = if around.devices { options.set & RDONLY } else { RDONLY };
             ops.push(Op::Mount(Filesystem {
                 attributes: options.set & !RDONLY,
                 parameters: vec![("mode".into(), Some("755".into()))],
@@ -199,14 +201,16 @@ pub(super) fn plan(mount: &Mount, around: &Surroundings, ops: &mut Vec<Op>) -> R
                         source: path.clone(),
                         target: target.join(controller),
                         recursive: false,
-                        set: RDONLY | NOSUID | NODEV | NOEXEC,
+                        set: read_only | NOSUID | NODEV | NOEXEC,
                         clear: 0,
                         slave: false,
                         devices: true,
                     }));
                 }
             }
-            ops.push(Op::Seal(target.clone()));
+            if read_only != 0 {
+                ops.push(Op::Seal(target.clone()));
+            }
         }
         ("none", _) => bail!("{}: it has no type, and is no bind mount", name()),
         (kind, _) => ops.push(Op::Mount(filesystem(kind))),

@@ -26,6 +26,12 @@ pub fn apply(
     rootfs: impl AsFd,
     spec: &mut Spec,
 ) -> Result<()> {
+    if options.privileged {
+        bundle::unconfine(spec, bundle::host_devices());
+        // It is the container's own, and goes with it.
+        let is_cgroup = |kind: &str| matches!(kind, "cgroup" | "cgroup2");
+        bundle::make_writable(spec, |mount| mount.typ().as_deref().is_some_and(is_cgroup));
+    }
     mounts(options, spec)?;
     if options.read_only {
         let root = spec.root_mut().as_mut().context("config.json: no root")?;
@@ -380,6 +386,32 @@ mod tests {
         assert_eq!(places(&spec), ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]);
         let err = run_bundle(&["-v", "/no/such/path:/x"]).unwrap_err();
         assert_eq!(line(&err), "/no/such/path: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn a_privileged_container_may_what_we_may_whoever_runs_in_it() {
+        for spec in [
+            run(json!({ "Cmd": ["sh"] }), &["--privileged", "-u", "app", "app"]).unwrap(),
+            run_bundle(&["--privileged", "-u", "app"]).unwrap(),
+        ] {
+            let sets = capability::Sets::from(process(&spec).capabilities().as_ref().unwrap());
+            assert_eq!((sets.effective, sets.permitted), (0, 0));
+            assert_eq!(sets.bounding.count_ones() as usize, capability::ALL.len());
+            let linux = spec.linux().as_ref().unwrap();
+            assert!(linux.seccomp().is_none() && linux.masked_paths().is_none());
+            let mut devices = linux.devices().iter().flatten();
+            assert!(devices.any(|device| device.path() == Path::new("/dev/null")));
+        }
+        let writable = |line: &[&str], path: &str| {
+            let spec = run_bundle(line).unwrap();
+            let mut mounts = spec.mounts().iter().flatten();
+            let mount = mounts.find(|mount| mount.destination() == Path::new(path)).unwrap();
+            !mount.options().iter().flatten().any(|option| option == "ro" || option == "rro")
+        };
+        for path in ["/sys", "/sys/fs/cgroup"] {
+            assert!(!writable(&[], path) && writable(&["--privileged"], path), "{path}");
+        }
+        assert!(!writable(&["--privileged", "-v", "/tmp:/sys:ro"], "/sys"), "it was asked for");
     }
 
     #[test]

@@ -98,6 +98,10 @@ pub struct Options {
     #[arg(long)]
     pub read_only: bool,
 
+    /// Keep the container from nothing that we may do ourselves: as root that is the whole machine
+    #[arg(long)]
+    pub privileged: bool,
+
     /// Mount a file or directory: SRC:DST[:ro,rslave,nosuid,nodev,noexec,...]
     #[arg(short, long = "volume", value_name = "MOUNT")]
     pub volumes: Vec<Volume>,
@@ -379,7 +383,7 @@ mod tests {
 
     #[test]
     fn what_is_not_offered_is_refused_by_its_name() {
-        for bad in ["-d", "--gpus=all", "-m", "--memory=1g", "--privileged", "--no-such"] {
+        for bad in ["-d", "--gpus=all", "-m", "--memory=1g", "--no-such"] {
             let text = parse(&[bad, "app"]).unwrap_err().to_string();
             let name = bad.split('=').next().unwrap();
             assert!(text.contains(name), "{text}");

@@ -109,7 +109,7 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
         }
         container.status.image = name;
         container.status.image_id = Some(image.desc.digest().to_string());
-        let mount = mount(&root)?;
+        let mount = mount(&root, options.privileged)?;
         let spec = defaults(options, command, &image.config, &mapping, &mount, &container, false)?;
         Ok((root, spec, mount))
     })();
@@ -137,7 +137,7 @@ fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
     let prepared = (|| {
         let dir = std::path::absolute(dir).at(dir)?;
         let root = Root::Dir(dir.clone());
-        let tree = mount(&root)?;
+        let tree = mount(&root, options.privileged)?;
         container.status.image = dir.display().to_string();
         let config = ImageConfiguration::default();
         let spec = defaults(options, command, &config, &mapping, &tree, &container, true)?;
@@ -227,8 +227,8 @@ fn or_remove<T>(container: &mut Container, made: Result<T>) -> Result<T> {
     made
 }
 
-/// Mounts a root, nowhere yet.
-fn mount(root: &Root) -> Result<OwnedFd> {
+/// Mounts a root, nowhere yet; with `devices`, those in it can be opened.
+fn mount(root: &Root, devices: bool) -> Result<OwnedFd> {
     match root {
         Root::Dir(dir) => open(dir),
         Root::Overlay(overlay) => {
@@ -237,7 +237,8 @@ fn mount(root: &Root) -> Result<OwnedFd> {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
                 mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
             }
-            overlay.mount(MountAttrFlags::MOUNT_ATTR_NODEV)
+            let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
+            overlay.mount(if devices { MountAttrFlags::empty() } else { nodev })
         }
     }
 }
