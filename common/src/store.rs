@@ -1,4 +1,4 @@
-//! Where things are on this host: `$TARE_ROOT` and `$TARE_RUN`.
+//! Where things are on this host: `$TARE_ROOT`.
 //!
 //! ```text
 //! $TARE_ROOT          /var/lib/tare for root, else ${XDG_DATA_HOME:-~/.local/share}/tare
@@ -6,13 +6,12 @@
 //!   layers/           unpacked layers, keyed by chain ID; may be deleted and come back
 //!   containers/ID/    one directory a container
 //!   cache/            may be deleted
-//! $TARE_RUN           /run/tare, $XDG_RUNTIME_DIR/tare, or $TARE_ROOT/run/<boot id>
 //! ```
 //!
 //! The root is private (0700): what lies below it may be setuid, and belong to
 //! anybody (CVE-2021-41091).
 
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -64,22 +63,6 @@ impl Store {
     /// Returns the directory of what may be deleted at any time.
     pub fn cache(&self) -> PathBuf {
         self.root.join("cache")
-    }
-
-    /// Returns the directory of what must not outlive a reboot, and makes it.
-    pub fn run(&self) -> Result<PathBuf> {
-        let run = match (absolute("TARE_RUN"), geteuid().is_root(), absolute("XDG_RUNTIME_DIR")) {
-            (Some(run), _, _) => run,
-            (None, true, _) => "/run/tare".into(),
-            (None, false, Some(dir)) => dir.join("tare"),
-            (None, false, None) => {
-                let path = "/proc/sys/kernel/random/boot_id";
-                let boot_id = fs::read_to_string(path).at(path)?;
-                self.root.join("run").join(boot_id.trim())
-            }
-        };
-        make_private(&run)?;
-        Ok(run)
     }
 }
 
