@@ -125,6 +125,9 @@ fn all_that_is_read_of_this_host_is_there() {
         .prints("x:\n");
     t.sh("cd ctx; printf 'FROM base\\nCOPY src/deep /\\n' >D; img-build -q -f D --iidfile x --depfile d . >/dev/null; sed '/^$/,$d' d")
         .prints("x: \\\n D \\\n src/deep \\\n src/deep/b\n");
+    t.sh("img-save -o base.tar base; printf 'FROM other\\nRUN true\\n' >ctx/D
+          img-build -q --build-context other=oci-archive:base.tar -f ctx/D --iidfile x --depfile d ctx >/dev/null; sed '/^$/,$d' d")
+        .prints("x: \\\n base.tar \\\n ctx/D\n");
     t.sh("img-build -q --depfile d ctx").says("--depfile: of which file?").exits(2);
     t.sh("img-build -q --iidfile x --depfile none/d -f ctx/D ctx").exits(1);
     t.sh("img-build -q --iidfile x --depfile /dev/full -f ctx/D ctx").exits(1);

@@ -142,6 +142,14 @@ impl Operand {
         }
     }
 
+    /// Returns the directory or the file that is meant, if it is not the store.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Operand::Archive(place) => Some(&place.path),
+            operand => operand.layout(),
+        }
+    }
+
     /// Returns which entries of `index` are meant.
     ///
     /// A name with a digest is that name, as long as it means that image; without a tag, it is the image.
