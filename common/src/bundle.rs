@@ -28,6 +28,7 @@ pub use self::unconfined::{device, host_devices, make_writable, unconfine};
 use crate::error::Hint;
 use crate::passwd;
 use crate::runtime::{capability, seccomp};
+use crate::userns::{Mapping, Range};
 
 /// The version of the runtime spec: crun 1.8 refuses a newer one, and nothing newer is needed.
 const VERSION: &str = "1.0.2";
@@ -99,6 +100,13 @@ pub struct Mappings {
     pub uids: Vec<LinuxIdMapping>,
     /// The groups.
     pub gids: Vec<LinuxIdMapping>,
+}
+
+impl From<&Mapping> for Mappings {
+    fn from(mapping: &Mapping) -> Mappings {
+        let list = |ranges: &[Range]| ranges.iter().map(|range| (*range).into()).collect();
+        Mappings { uids: list(&mapping.uids), gids: list(&mapping.gids) }
+    }
 }
 
 /// Returns the runtime spec of a container of the image with this `config`, unpacked at `rootfs`.

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest;
 use crate::error::{At, Hint};
-use crate::runtime::cgroup;
+use crate::runtime::{Running, cgroup};
 use crate::tree;
 
 pub use users::{Use, Users};
@@ -122,6 +122,15 @@ pub enum Log {
     /// To whoever started it.
     #[default]
     Caller,
+}
+
+impl Status {
+    /// Notes the process that is the container's from now on.
+    pub fn started(&mut self, running: &Running) {
+        self.pid = Some(running.pid.as_raw_nonzero().get());
+        self.pid_inode = pid_inode(&running.pidfd);
+        self.started = Some(now());
+    }
 }
 
 impl Container {

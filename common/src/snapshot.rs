@@ -36,7 +36,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use oci_spec::image::Descriptor;
-use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, XattrFlags, openat};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use crate::digest::Digest;
@@ -88,6 +88,20 @@ pub enum Root {
     Overlay(Overlay),
     /// A directory with a copy of everything.
     Dir(PathBuf),
+}
+
+impl Root {
+    /// Mounts it, nowhere yet; with `devices`, those in it can be opened.
+    pub fn mount(&self, devices: bool) -> Result<OwnedFd> {
+        match self {
+            Root::Overlay(overlay) if devices => overlay.mount(MountAttrFlags::empty()),
+            Root::Overlay(overlay) => overlay.mount(MountAttrFlags::MOUNT_ATTR_NODEV),
+            Root::Dir(dir) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                openat(CWD, dir, flags, Mode::empty()).at(dir)
+            }
+        }
+    }
 }
 
 impl Snapshot {
@@ -180,11 +194,6 @@ impl Snapshot {
         let overlay =
             Overlay { lower: self.lower(), upper: Upper::None, userxattr, volatile: false };
         overlay.mount(read_only)
-    }
-
-    /// Says whether the marks of overlay are `user.overlay.*` here.
-    pub fn userxattr(&self) -> bool {
-        self.namespace.inner
     }
 
     /// Makes the directory `upper` the unpacked layer on top of these; returns them and it.

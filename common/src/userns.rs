@@ -339,10 +339,20 @@ pub fn enter(mapping: &Mapping) -> Result<()> {
     become_root()?;
 
     // Else a mount of ours would be received by nobody, but one of the host's by us.
+    keep_mounts().hint_if(forbidden)
+}
+
+/// Gives this process mounts of its own: what it mounts, nobody else sees.
+pub fn private_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    keep_mounts()
+}
+
+/// Sees that what is mounted here reaches nobody, and the other way round.
+fn keep_mounts() -> Result<()> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(io::Error::from)
         .context("cannot make the mounts private")
-        .hint_if(forbidden)
 }
 
 /// This process may not create a user namespace; it is what it was.

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -138,7 +138,7 @@ impl<'a> Writing<'a> {
             };
             file.lock().at(&path)?;
             // While we waited, the file may have become the blob.
-            if still(&file, &path)? && !self.layout.has(digest, size)? {
+            if tree::is_at(&file, &path)? && !self.layout.has(digest, size)? {
                 let listed = self.list(&path);
                 return BlobWriter::new(self.layout, file, path, *digest, size, listed).map(Some);
             }
@@ -160,7 +160,7 @@ impl<'a> Writing<'a> {
             };
             file.as_file().lock().at(file.path())?;
             // Between its creation and its lock it may have looked like a dead writer's.
-            if still(file.as_file(), file.path())? {
+            if tree::is_at(file.as_file(), file.path())? {
                 let listed = self.list(file.path());
                 let hasher = Hasher::sha256();
                 return Ok(NewBlob { layout: self.layout, file, hasher, size: 0, listed });
@@ -608,13 +608,6 @@ fn open_partial(path: &Path) -> io::Result<File> {
         .mode(0o644)
         .custom_flags(flags)
         .open(path)
-}
-
-/// Returns whether `path` is still `file`: not renamed or removed while we waited for the lock.
-fn still(file: &File, path: &Path) -> Result<bool> {
-    let here = file.metadata().at(path)?;
-    Ok(fs::symlink_metadata(path)
-        .is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino())))
 }
 
 fn make_dir(dir: &Path) -> Result<()> {

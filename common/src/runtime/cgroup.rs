@@ -232,21 +232,26 @@ impl Cgroup {
         let open = open(dir, flags, Mode::empty()).map_err(std::io::Error::from);
         open.at(dir).map(Some)
     }
-
-    /// Returns what the container sees of it.
-    pub fn view(&self) -> CgroupView {
-        if self.unified {
-            return CgroupView::Unified;
-        }
-        let named = |(name, dir): &(&str, PathBuf)| ((*name).to_owned(), dir.clone());
-        CgroupView::Controllers(self.dirs.iter().map(named).collect())
-    }
 }
 
 impl Drop for Cgroup {
     /// Removes the cgroup, and the one above it if nobody else is in there.
     fn drop(&mut self) {
         self.dirs().iter().for_each(|dir| remove_with_parent(dir, self.unified));
+    }
+}
+
+impl CgroupView {
+    /// Returns what a container sees of its cgroup, or of ours if it has none.
+    pub fn of(cgroup: Option<&Cgroup>) -> CgroupView {
+        match cgroup {
+            Some(cgroup) if !cgroup.unified => {
+                let named = |(name, dir): &(&str, PathBuf)| ((*name).to_owned(), dir.clone());
+                CgroupView::Controllers(cgroup.dirs.iter().map(named).collect())
+            }
+            None if !is_unified() => CgroupView::Empty,
+            _ => CgroupView::Unified,
+        }
     }
 }
 
@@ -271,7 +276,7 @@ fn remove_with_parent(dir: &Path, unified: bool) {
 }
 
 /// Returns whether the host has but one hierarchy, of version 2, which a cgroup namespace can show.
-pub fn is_unified() -> bool {
+fn is_unified() -> bool {
     Path::new(MOUNT).join("cgroup.controllers").exists()
 }
 

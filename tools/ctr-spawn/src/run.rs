@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use common::bundle::{self, Mappings};
+use common::bundle;
 use common::cli::{self, Operand};
 use common::container::{self, Container};
 use common::error::At;
 use common::overlay::{Overlay, Upper};
 use common::platform::Platform;
-use common::runtime::cgroup::{self, Cgroup, Limits};
+use common::runtime::cgroup::{Cgroup, Limits};
 use common::runtime::{self, Ahead, CgroupView, Io, Plan, Surrounding};
 use common::snapshot::{Root, Snapshot};
 use common::store::Store;
@@ -20,7 +20,6 @@ use common::userns::{self, Mapping, Range};
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
 
 use crate::options::{Network, Options, Target};
 use crate::supervise::Supervision;
@@ -109,7 +108,7 @@ fn image(options: &Options, operand: Operand, command: &[String]) -> Result<Made
         }
         container.status.image = name;
         container.status.image_id = Some(image.desc.digest().to_string());
-        let mount = mount(&root, options.privileged)?;
+        let mount = mount(&root, options)?;
         let spec = defaults(options, command, &image.config, &mapping, &mount, &container, false)?;
         Ok((root, spec, mount))
     })();
@@ -137,7 +136,7 @@ fn rootfs(options: &Options, dir: &Path, command: &[String]) -> Result<Made> {
     let prepared = (|| {
         let dir = std::path::absolute(dir).at(dir)?;
         let root = Root::Dir(dir.clone());
-        let tree = mount(&root, options.privileged)?;
+        let tree = mount(&root, options)?;
         container.status.image = dir.display().to_string();
         let config = ImageConfiguration::default();
         let spec = defaults(options, command, &config, &mapping, &tree, &container, true)?;
@@ -162,13 +161,12 @@ fn bundle_in(options: &Options, dir: &Path, command: &[String]) -> Result<Made> 
     };
     let network = if root { ahead } else { network(options) };
     let root = spec.root().as_ref().with_context(|| format!("{}: no root", path.display()))?;
-    let root = std::path::absolute(dir.join(root.path())).at(dir)?;
-    let tree = open(&root)?;
+    let root = Root::Dir(std::path::absolute(dir.join(root.path())).at(dir)?);
+    let tree = mount(&root, options)?;
     apply::apply(options, command, None, &tree, &mut spec)?;
 
     let mut container = create(&store, options, &dead)?;
     container.status.image = dir.display().to_string();
-    let root = Root::Dir(root);
     Ok(Made { container, spec, root, mount: None, entered, asked: true, network, _snapshot: None })
 }
 
@@ -227,25 +225,15 @@ fn or_remove<T>(container: &mut Container, made: Result<T>) -> Result<T> {
     made
 }
 
-/// Mounts a root, nowhere yet; with `devices`, those in it can be opened.
-fn mount(root: &Root, devices: bool) -> Result<OwnedFd> {
-    match root {
-        Root::Dir(dir) => open(dir),
-        Root::Overlay(overlay) => {
-            if matches!(overlay, Overlay { upper: Upper::Tmpfs(_), .. }) && !userns::is_entered()? {
-                // This one is mounted in our own namespace, which must not be the host's.
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-                mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-            }
-            let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
-            overlay.mount(if devices { MountAttrFlags::empty() } else { nodev })
-        }
+/// Mounts a root, nowhere yet.
+fn mount(root: &Root, options: &Options) -> Result<OwnedFd> {
+    if let Root::Overlay(Overlay { upper: Upper::Tmpfs(_), .. }) = root
+        && !userns::is_entered()?
+    {
+        // This one is mounted in our own namespace, which must not be the host's.
+        userns::private_mounts()?;
     }
-}
-
-fn open(dir: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(CWD, dir, flags, Mode::empty()).map_err(std::io::Error::from).at(dir)
+    root.mount(options.privileged)
 }
 
 /// Returns the spec of a container with Docker's defaults, and whether it speaks of the user namespace that we are in.
@@ -259,10 +247,7 @@ fn defaults(
     keep: bool,
 ) -> Result<(Spec, bool)> {
     let entered = userns::is_entered()?;
-    let mappings = entered.then(|| Mappings {
-        uids: mapping.uids.iter().copied().map(Into::into).collect(),
-        gids: mapping.gids.iter().copied().map(Into::into).collect(),
-    });
+    let mappings = entered.then(|| mapping.into());
     let hostname = &container.id()[..12];
     let mut spec = bundle::spec(config, tree, &options.for_image(hostname, mappings))?;
     names(options, container, tree, keep, &mut spec)?;
@@ -338,11 +323,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
             user_namespace: userns::is_entered()?,
             entered,
             tasks: cgroup.iter().filter(|_| born.is_none()).flat_map(Cgroup::tasks).collect(),
-            cgroup: match &cgroup {
-                Some(cgroup) => cgroup.view(),
-                None if cgroup::is_unified() => CgroupView::Unified,
-                None => CgroupView::Empty,
-            },
+            cgroup: CgroupView::of(cgroup.as_ref()),
             terminal_size: terminal.as_ref().and_then(Terminal::size),
             init: options.init,
         };
@@ -364,9 +345,7 @@ fn start(options: &Options, made: Made, terminal: Option<Terminal>) -> Result<u8
         let timeout = options.timeout.filter(|timeout| !timeout.is_zero());
         let supervision = Supervision::new(timeout)?;
         let running = runtime::start(&plan, &spec, io)?;
-        container.status.pid = Some(running.pid.as_raw_nonzero().get());
-        container.status.pid_inode = container::pid_inode(&running.pidfd);
-        container.status.started = Some(container::now());
+        container.status.started(&running);
         container.status.cgroups = cgroup.iter().flat_map(Cgroup::dirs).collect();
         // While it runs already: nobody needs these files to start it.
         let saved = write_config(&container, &spec).and_then(|()| container.save());

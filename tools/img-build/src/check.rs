@@ -56,31 +56,6 @@ pub struct Found {
     pub strict: bool,
 }
 
-/// The rules.
-pub const RULES: [&str; 21] = [
-    "ConsistentInstructionCasing",
-    "CopyIgnoredFile",
-    "DuplicateStageName",
-    "ExposeInvalidFormat",
-    "ExposeProtoCasing",
-    "FromAsCasing",
-    "FromPlatformFlagConstDisallowed",
-    "InvalidDefaultArgInFrom",
-    "InvalidDefinitionDescription",
-    "JSONArgsRecommended",
-    "LegacyKeyValueFormat",
-    "MaintainerDeprecated",
-    "MultipleInstructionsDisallowed",
-    "NoEmptyContinuation",
-    "RedundantTargetPlatform",
-    "ReservedStageName",
-    "SecretsUsedInArgOrEnv",
-    "StageNameCasing",
-    "UndefinedArgInFrom",
-    "UndefinedVar",
-    "WorkdirRelativePath",
-];
-
 /// The rule that must be asked for.
 const EXPERIMENTAL: &str = "InvalidDefinitionDescription";
 

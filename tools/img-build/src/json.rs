@@ -15,9 +15,7 @@ use serde_json::{Value, json};
 
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::heredoc::Heredoc;
-use crate::dockerfile::instruction::{
-    Arg, Command, Files, Healthcheck, Instruction, Network, Operation, Security,
-};
+use crate::dockerfile::instruction::{Arg, Command, Files, Healthcheck, Instruction, Operation};
 use crate::dockerfile::split::Pair;
 
 /// Returns a Dockerfile as JSON.
@@ -109,15 +107,8 @@ fn arguments(operation: &Operation) -> Value {
         Operation::Run(run) => json!({
             "command": command(&run.command),
             "mounts": run.mounts.iter().map(|mount| &mount.text).collect::<Vec<_>>(),
-            "network": match run.network {
-                Network::Default => "default",
-                Network::None => "none",
-                Network::Host => "host",
-            },
-            "security": match run.security {
-                Security::Sandbox => "sandbox",
-                Security::Insecure => "insecure",
-            },
+            "network": run.network,
+            "security": run.security,
             "devices": run.devices.iter().map(|device| {
                 json!({"name": device.name, "required": device.required})
             }).collect::<Vec<_>>(),

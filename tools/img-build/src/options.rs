@@ -17,7 +17,7 @@ use img_build::build::exchange::place::{Export, Import};
 use img_build::build::{Allowed, Given};
 use img_build::dockerfile::scope::Told;
 use img_build::output::Output;
-use img_build::source::named::Named;
+use img_build::source::named::NamedContext;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
 
 /// The least limit of memory, as Docker has it.
@@ -70,9 +70,9 @@ pub struct Options {
     #[arg(long)]
     pub pull: bool,
 
-    /// Take NAME from elsewhere: a directory, an archive, a repository, an image
+    /// Take NAME from elsewhere: a directory, a repository, a tar on the web, an image
     #[arg(long = "build-context", value_name = "NAME=PLACE")]
-    pub contexts: Vec<Named>,
+    pub contexts: Vec<NamedContext>,
 
     /// Do all steps anew
     #[arg(long)]
@@ -142,7 +142,7 @@ pub struct Options {
     #[arg(long, value_name = "HOW", default_value = "gzip", hide_default_value = true)]
     pub compression: Compression,
 
-    /// Put the result elsewhere: a directory, or type=oci|docker|tar|local,dest=FILE; may be given more than once
+    /// Put the result elsewhere: a directory, or type=oci|docker|tar|local|registry,dest=FILE; may be given more than once
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub outputs: Vec<Output>,
 
@@ -180,7 +180,7 @@ pub struct Options {
     )]
     pub progress: Progress,
 
-    /// The directory that files are copied from; a repository, an archive, or - for stdin
+    /// The directory that files are copied from; a repository, a URL, or - for stdin
     pub context: OsString,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use common::cli::{self, Operand};
+use common::cli;
 use common::error::{self, Hint, Usage, visible};
 use common::image;
 use common::layout::Writing;
@@ -22,30 +22,18 @@ use img_build::build::{self, Named, Outcome, Request, Steps};
 use img_build::check::{self, Known};
 use img_build::dockerfile::Dockerfile;
 use img_build::dockerfile::instruction::Operation;
-use img_build::dockerfile::scope::Told;
+use img_build::dockerfile::scope::{self, Told};
 use img_build::output::deliver::{self, Made, Sink};
 use img_build::output::depfile::{self, Prerequisites};
 use img_build::output::{Output, report};
 use img_build::run;
 use img_build::source::Elsewhere;
 use img_build::source::context::{self, Context as BuildContext};
-use img_build::source::named::{Named as Place, Place as At};
+use img_build::source::named::{Location, NamedContext};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
 use crate::options::{Network, Options, Progress};
-
-/// Arguments that mean something without ARG, or to BuildKit alone.
-const PREDEFINED: [&str; 8] = [
-    "ALL_PROXY",
-    "FTP_PROXY",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NO_PROXY",
-    "SOURCE_DATE_EPOCH",
-    "BUILDKIT_",
-    "TARGET",
-];
 
 /// Builds an image.
 pub fn produce(options: &Options) -> Result<()> {
@@ -133,7 +121,7 @@ pub fn produce(options: &Options) -> Result<()> {
         all => index(all, &writing)?,
     };
     if let (Some(path), Some(prerequisites)) = (&options.depfile, prerequisites) {
-        let ignore_files = options.contexts.iter().filter_map(Place::ignore_file);
+        let ignore_files = options.contexts.iter().filter_map(NamedContext::ignore_file);
         let files = context.files.iter().cloned().chain(ignore_files);
         // A Dockerfile may be a pipe, and an ignore file need not be there.
         prerequisites.add(files.filter(|file| file.is_file()));
@@ -208,8 +196,7 @@ fn say(options: &Options, file: &Dockerfile, context: &BuildContext, told: &Told
         cli::warn(format!("{name}: syntax={syntax} is not fetched: the language is built in"));
     }
     let known = |argument: &&String| {
-        let upper = argument.to_uppercase();
-        PREDEFINED.iter().any(|known| upper.starts_with(known))
+        scope::is_predefined(argument)
             || file.instructions().any(|instruction| match &instruction.operation {
                 Operation::Arg(all) => all.iter().any(|one| one.name == **argument),
                 // What an image kept may be an ARG.
@@ -239,11 +226,10 @@ fn place(options: &Options) -> String {
     format!("{}\n{}\n{file:?}", here.display(), options.context.display())
 }
 
-fn open(named: &Place, elsewhere: &Elsewhere) -> Result<Named> {
-    Ok(match &named.place {
-        At::Image(name) => Named::Image(Operand::Name(name.clone())),
-        At::Layout(operand) => Named::Image(operand.clone()),
-        place => Named::Tree(place.open(&named.name, elsewhere)?.context("not a tree of files")?),
+fn open(named: &NamedContext, elsewhere: &Elsewhere) -> Result<Named> {
+    Ok(match &named.location {
+        Location::Image(operand) => Named::Image(operand.clone()),
+        files => Named::Tree(files.open(&named.name, elsewhere)?.context("not a tree of files")?),
     })
 }
 

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use common::bundle::{self, Mappings};
+use common::bundle;
 use common::cli::{self, Dir, Operand, Root};
 use common::error::At;
 use common::image;
@@ -124,10 +124,7 @@ fn unpack(
 /// Writes the bundle's config.json, which runs the image as Docker would.
 fn write_config(image: &Resolved, rootfs: &Path, ids: &Ids, path: &Path) -> Result<()> {
     let options = bundle::Options {
-        mappings: ids.mapping.as_ref().map(|mapping| Mappings {
-            uids: mapping.uids.iter().map(|range| (*range).into()).collect(),
-            gids: mapping.gids.iter().map(|range| (*range).into()).collect(),
-        }),
+        mappings: ids.mapping.as_ref().map(Into::into),
         unprivileged: ids.unprivileged,
         masked: bundle::thermal_throttle(),
         ..bundle::Options::default()

@@ -30,6 +30,12 @@ const LIMIT: u64 = 16 << 20;
 /// A layer: its blob, and its diff ID.
 pub type Layer = (Descriptor, Digest);
 
+/// Returns the chain ID of layers, if there are any.
+pub fn chain_id(layers: &[Layer]) -> Option<Digest> {
+    let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
+    image::chain_ids(&diff_ids).pop()
+}
+
 /// The results of steps.
 pub struct Cache {
     dir: PathBuf,

@@ -46,7 +46,7 @@ use oci_spec::runtime::PosixRlimit;
 use serde_json::{Map, Value, json};
 
 use self::base::{Image, Images};
-use self::cache::{Cache, Layer};
+use self::cache::{Cache, Layer, chain_id};
 use self::config::Config;
 use self::exchange::Done;
 use self::exchange::import::Imports;
@@ -55,8 +55,9 @@ use self::stage::is_run;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::instruction::{Network, Operation, Security};
 use crate::dockerfile::scope::{Globals, Scope, Told};
-use crate::dockerfile::stages::Graph;
+use crate::dockerfile::stages::{Base, Graph};
 use crate::output::depfile::Prerequisites;
+use crate::run;
 use crate::run::secrets::{Agents, Secrets};
 use crate::source::{Elsewhere, Tree};
 
@@ -192,8 +193,7 @@ struct Built {
 impl Built {
     /// Returns the ID of its layers together; it is the identity of its tree.
     fn chain_id(&self) -> Option<Digest> {
-        let diff_ids: Vec<Digest> = self.layers.iter().map(|(_, diff_id)| *diff_id).collect();
-        image::chain_ids(&diff_ids).pop()
+        chain_id(&self.layers)
     }
 }
 
@@ -248,17 +248,9 @@ pub fn build(
     let globals = Globals::of(request.file, &request.told).map_err(in_file)?;
     let graph = Graph::of(request.file, &globals, &request.told.contexts).map_err(in_file)?;
     let target = graph.target(request.told.target.as_deref()).map_err(in_file)?;
-    let order = graph.order(target).map_err(in_file)?;
-    for stage in &order {
-        let own = request.file.stages[*stage].instructions.iter();
-        for instruction in graph.stages[*stage].triggers.iter().chain(own) {
-            let allowed = request.steps.allowed.check(&instruction.operation);
-            allowed.map_err(|err| in_file(err.of("RUN").at(instruction.first)))?;
-        }
-    }
-    let build = Build {
+    let mut build = Build {
         request,
-        unpacked: unpacked(&graph, request.file, &order),
+        unpacked: BTreeSet::new(),
         tables: Tables::new(store.cache().join("tables")),
         graph,
         globals,
@@ -271,6 +263,15 @@ pub fn build(
         changed: Condvar::new(),
         noted: Mutex::default(),
     };
+    let order = build.plan(target)?;
+    for stage in &order {
+        let own = request.file.stages[*stage].instructions.iter();
+        for instruction in build.graph.stages[*stage].triggers.iter().chain(own) {
+            let allowed = request.steps.allowed.check(&instruction.operation);
+            allowed.map_err(|err| in_file(err.of("RUN").at(instruction.first)))?;
+        }
+    }
+    build.unpacked = unpacked(&build.graph, request.file, &order);
     let errors = build.all(&order);
     if let Some(err) = errors.into_iter().next() {
         return Err(err);
@@ -295,6 +296,50 @@ fn unpacked(graph: &Graph, file: &Dockerfile, order: &[usize]) -> BTreeSet<usize
 }
 
 impl Build<'_> {
+    /// Returns the stages to build, in order. What their base images kept for them is in the graph then: it may
+    /// take from stages that nobody else needs.
+    fn plan(&mut self, target: usize) -> Result<Vec<usize>> {
+        let name = self.request.name;
+        let mut read = BTreeSet::new();
+        loop {
+            let order = self.graph.order(target).map_err(|err| err.in_file(name))?;
+            let new: Vec<usize> = order.iter().copied().filter(|it| read.insert(*it)).collect();
+            if new.is_empty() {
+                return Ok(order);
+            }
+            for stage in new {
+                let Some(image) = self.base(stage)? else { continue };
+                let triggers = self.base_config(stage, &image)?.take_triggers();
+                let adopted = self.graph.adopt(stage, &triggers, self.request.file.escape);
+                adopted.map_err(|err| err.in_file(name))?;
+            }
+        }
+    }
+
+    /// Returns the image that a stage begins with, if it is one.
+    fn base(&self, stage: usize) -> Result<Option<Arc<Image>>> {
+        let node = &self.graph.stages[stage];
+        let platform = node.platform.as_ref().unwrap_or(&self.request.told.platform);
+        let image = match &node.base {
+            Base::Image(name) => name.parse().and_then(|operand| self.image(&operand, platform)),
+            Base::Context(name) => match self.request.contexts.get(name) {
+                Some(Named::Image(operand)) => self.image(operand, platform),
+                _ => return Ok(None),
+            },
+            Base::Scratch | Base::Stage(_) => return Ok(None),
+        };
+        image.map(Some).with_context(|| self.from(stage))
+    }
+
+    /// Reads the config of the image that a stage begins with.
+    fn base_config(&self, stage: usize, image: &Image) -> Result<Config> {
+        Config::of(&image.config, image.layers.len()).with_context(|| self.from(stage))
+    }
+
+    fn from(&self, stage: usize) -> String {
+        format!("{}:{}: FROM", self.request.name, self.graph.stages[stage].line)
+    }
+
     /// Builds stages, each as soon as those are there that it needs; returns what went wrong, first the first.
     fn all(&self, order: &[usize]) -> Vec<anyhow::Error> {
         let errors = Mutex::new(Vec::new());
@@ -307,6 +352,7 @@ impl Build<'_> {
                     // Those that gave up because another failed have nothing to say.
                     if !std::mem::replace(&mut stages.failed, true) {
                         errors.lock().unwrap_or_else(PoisonError::into_inner).push(err);
+                        run::give_up();
                     }
                 }
             }
@@ -334,7 +380,7 @@ impl Build<'_> {
     /// Returns the image that an operand names, and notes which file of this host says what it is.
     fn image(&self, operand: &Operand, platform: &Platform) -> Result<Arc<Image>> {
         let image = self.images.operand(operand, platform)?;
-        let file = operand.layout().map(|path| match path.is_dir() {
+        let file = operand.path().map(|path| match path.is_dir() {
             true => path.join("index.json"),
             false => path.into(), // an archive
         });

@@ -11,7 +11,7 @@ use super::config::{Config, epoch_of};
 use super::history::created_by;
 use super::log::{Place, Step};
 use super::step::{Asked, Work};
-use super::{Build, Built, Named};
+use super::{Build, Built};
 use crate::dockerfile::expand::{Expanded, expand};
 use crate::dockerfile::instruction::{Instruction, Operation};
 use crate::dockerfile::scope::{Scope, Variables};
@@ -25,8 +25,9 @@ pub fn build(build: &Build, index: usize) -> Result<Built> {
     let file = build.request.file;
     let stage = &file.stages[index];
     let node = &build.graph.stages[index];
-    let (state, mut instructions) = begin(build, index)?;
-    instructions.extend(node.triggers.iter().chain(&stage.instructions).cloned());
+    let (state, files) = begin(build, index)?;
+    let instructions: Vec<Instruction> =
+        files.iter().chain(&node.triggers).chain(&stage.instructions).cloned().collect();
 
     let several = build.graph.stages.len() > 1;
     let place = Place {
@@ -64,54 +65,47 @@ pub fn is_run(operation: &Operation) -> bool {
     matches!(operation, Operation::Run(_))
 }
 
-/// Returns what a stage begins with, and the instructions that its base image kept for it.
-fn begin(build: &Build, index: usize) -> Result<(Built, Vec<Instruction>)> {
+/// Returns what a stage begins with: an image, or nothing and an instruction that copies files.
+fn begin(build: &Build, index: usize) -> Result<(Built, Option<Instruction>)> {
     let node = &build.graph.stages[index];
     let told = &build.request.told;
-    let platform = node.platform.as_ref().unwrap_or(&told.platform);
-    let at_line = |err: anyhow::Error| {
-        let name = build.request.name;
-        err.context(format!("{name}:{}: FROM", node.line))
-    };
     let nothing = || {
-        let config = Config::empty(platform);
+        let config = Config::empty(&told.platform);
         let scope = Scope::on(Variables::of(config.env()));
         let epoch = build.request.epoch.unwrap_or(0);
         Built { layers: Vec::new(), config, scope, epoch, base: None, steps: Vec::new() }
     };
     let image = match &node.base {
-        Base::Scratch => return Ok((nothing(), Vec::new())),
+        Base::Scratch => return Ok((nothing(), None)),
         Base::Stage(below) => {
             let mut built = (*build.wait(*below)?).clone();
+            // What ENV said counts again, whatever an ARG has said behind it.
+            for (name, value) in Variables::of(built.config.env()).iter() {
+                built.scope.variables.set(name, value);
+            }
             built.config.begin_stage();
             built.config.take_triggers(); // the graph has them
-            return Ok((built, Vec::new()));
+            return Ok((built, None));
         }
-        Base::Image(name) => {
-            let found = name.parse().and_then(|operand| build.image(&operand, platform));
-            found.map_err(at_line)?
-        }
-        Base::Context(name) => match build.request.contexts.get(name) {
-            Some(Named::Image(operand)) => build.image(operand, platform).map_err(at_line)?,
+        Base::Image(name) | Base::Context(name) => match build.base(index)? {
+            Some(image) => image,
             // Files are what they would be if they were copied: root's, with their modes.
-            _ => {
+            None => {
                 let files = trigger(&format!("COPY --from={name} . /"), node.line);
                 let files = files.map_err(|err| err.of("FROM").in_file(build.request.name))?;
                 let files = Instruction { keyword: "FROM".into(), ..files };
-                return Ok((nothing(), vec![files]));
+                return Ok((nothing(), Some(files)));
             }
         },
     };
-    let mut config = Config::of(&image.config, image.layers.len()).map_err(at_line)?;
-    let triggers = config.take_triggers().into_iter().map(|text| trigger(&text, node.line));
-    let triggers: crate::error::Result<Vec<Instruction>> = triggers.collect();
-    let triggers = triggers.map_err(|err| err.of("ONBUILD").in_file(build.request.name))?;
+    let mut config = build.base_config(index, &image)?;
+    config.take_triggers(); // the graph has them
     let scope = Scope::on(Variables::of(config.env()));
     let epoch = image.created.as_deref().and_then(epoch_of);
     let epoch = build.request.epoch.or(epoch).unwrap_or(0);
     let layers = image.layers.clone();
     let base = Some(Arc::clone(&image));
-    Ok((Built { layers, config, scope, epoch, base, steps: Vec::new() }, triggers))
+    Ok((Built { layers, config, scope, epoch, base, steps: Vec::new() }, None))
 }
 
 /// A stage on its way.

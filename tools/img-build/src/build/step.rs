@@ -14,7 +14,7 @@ use common::layer::changes::difference;
 use common::layer::pack::{Packed, Packer};
 use common::snapshot::{Lower, Snapshot};
 
-use super::cache::Layer;
+use super::cache::{Layer, chain_id};
 use super::exchange::Done;
 use super::key::Inputs;
 use super::log::Step;
@@ -258,12 +258,9 @@ enum Taken<'a> {
     },
 }
 
-impl Taken<'_> {
-    /// Returns what stands for layers.
-    fn identity(layers: &[Layer]) -> Digest {
-        let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
-        common::image::chain_ids(&diff_ids).pop().unwrap_or_else(|| Digest::of(b""))
-    }
+/// Returns what stands for layers in a key.
+fn identity(layers: &[Layer]) -> Digest {
+    chain_id(layers).unwrap_or_else(|| Digest::of(b""))
 }
 
 /// Returns layers as a tree of files.

@@ -4,6 +4,8 @@
 //! their values come from the base image and the command line.
 //! [`super::expand`] replaces them, and looks at what can be wrong only then.
 
+use serde::Serialize;
+
 use super::duration::Nanoseconds;
 use super::heredoc::{Heredoc, with_heredocs};
 use super::mount::{Device, MountOption};
@@ -196,7 +198,8 @@ pub struct Run {
 }
 
 /// What a step sees of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Network {
     /// What the build says.
     Default,
@@ -207,7 +210,8 @@ pub enum Network {
 }
 
 /// What a step may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Security {
     /// What a container may.
     Sandbox,

@@ -13,6 +13,7 @@
 //! rest when the step's turn has come.
 
 use common::cli::{boolean, csv, size};
+use serde::Serialize;
 
 use crate::error::{Error, Result, nearest};
 
@@ -26,7 +27,8 @@ pub struct MountOption {
 }
 
 /// What is mounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Type {
     /// A directory or file that is there.
     Bind,
@@ -41,7 +43,8 @@ pub enum Type {
 }
 
 /// Who sees a cache at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Sharing {
     /// All.
     Shared,
@@ -51,8 +54,8 @@ pub enum Sharing {
     Locked,
 }
 
-/// A mount, its variables replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A mount, its variables replaced. As JSON it is in the keys of steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mount {
     /// What it is.
     pub kind: Type,

@@ -96,6 +96,23 @@ pub struct Globals {
     pub declared: BTreeSet<String>,
 }
 
+/// The arguments that steps have without ARG, that are in no key and in no history.
+pub const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// What an argument about a platform is called, behind BUILD and TARGET.
+const PLATFORM: [&str; 5] = ["PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT"];
+
+/// Returns whether a `--build-arg` means something without ARG, to us or to BuildKit.
+pub fn is_predefined(argument: &str) -> bool {
+    let of_platform =
+        |prefix: &str| argument.strip_prefix(prefix).is_some_and(|rest| PLATFORM.contains(&rest));
+    PROXIES.contains(&argument.to_uppercase().as_str())
+        || argument.starts_with("BUILDKIT_")
+        || matches!(argument, "SOURCE_DATE_EPOCH" | "TARGETSTAGE")
+        || of_platform("BUILD")
+        || of_platform("TARGET")
+}
+
 impl Globals {
     /// Reads the ARG instructions before the first FROM.
     pub fn of(file: &Dockerfile, told: &Told) -> Result<Globals> {
@@ -103,14 +120,16 @@ impl Globals {
         let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
         let target = told.target.as_deref().or(last).unwrap_or("default");
         for (prefix, platform) in [("BUILD", &told.builder), ("TARGET", &told.platform)] {
-            let parts = [
-                ("PLATFORM", platform.to_string()),
-                ("OS", platform.os.clone()),
-                ("OSVERSION", String::new()),
-                ("ARCH", platform.architecture.clone()),
-                ("VARIANT", platform.variant.clone().unwrap_or_default()),
+            let values = [
+                platform.to_string(),
+                platform.os.clone(),
+                String::new(),
+                platform.architecture.clone(),
+                platform.variant.clone().unwrap_or_default(),
             ];
-            parts.iter().for_each(|(name, value)| variables.set(&format!("{prefix}{name}"), value));
+            for (name, value) in PLATFORM.iter().zip(&values) {
+                variables.set(&format!("{prefix}{name}"), value);
+            }
         }
         variables.set("TARGETSTAGE", target);
         let given = variables.clone();

@@ -22,10 +22,20 @@ use super::scope::Globals;
 use super::words::Lexer;
 use super::{Dockerfile, instructions};
 use crate::error::{Error, Result, nearest};
-use crate::source::named::Named;
 
 /// What there is where nothing is.
 pub const SCRATCH: &str = "scratch";
+
+/// Returns how the name of a context is kept: `app` for `docker.io/library/app:latest`. What is no image's name is its own key.
+pub fn key(name: &str) -> String {
+    match name.parse::<Reference>() {
+        Ok(name) => {
+            let full = name.to_string();
+            full.strip_suffix(":latest").unwrap_or(&full).to_owned()
+        }
+        Err(_) => name.to_owned(),
+    }
+}
 
 /// The stages of a Dockerfile, and how they depend on each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +72,7 @@ pub struct Node {
     pub platform: Option<Platform>,
     /// The line of FROM.
     pub line: usize,
-    /// The instructions that ONBUILD of the stage below says, before its own.
+    /// The instructions that ONBUILD of the stage or image below says, before its own.
     pub triggers: Vec<Instruction>,
     /// What is wrong with them, which matters only if the stage is needed.
     trouble: Option<Error>,
@@ -119,6 +129,22 @@ impl Graph {
             }
         }
         Ok(graph)
+    }
+
+    /// Puts the triggers that the base image of a stage kept before the stage's own instructions.
+    pub fn adopt(&mut self, stage: usize, triggers: &[String], escape: char) -> Result<()> {
+        let line = self.stages[stage].line;
+        let of_image = || -> Result<(Vec<Instruction>, Vec<Taken>)> {
+            let triggers = triggers.iter().map(|text| trigger(text, line));
+            let triggers: Vec<Instruction> = triggers.collect::<Result<_>>()?;
+            let taken = self.all_taken(&triggers, Lexer::new(escape))?;
+            Ok((triggers, taken))
+        };
+        let (triggers, taken) = of_image().map_err(|err| err.of("ONBUILD").at(line))?;
+        let node = &mut self.stages[stage];
+        node.triggers.splice(0..0, triggers);
+        node.sources.splice(0..0, taken);
+        Ok(())
     }
 
     fn all_taken(&self, instructions: &[Instruction], lexer: Lexer) -> Result<Vec<Taken>> {
@@ -188,8 +214,7 @@ impl Graph {
 
     /// Returns the context that a name means.
     fn context(&self, name: &str) -> Option<Base> {
-        let name = Named::key(name);
-        self.contexts.get(&name).cloned().map(Base::Context)
+        self.contexts.get(&key(name)).cloned().map(Base::Context)
     }
 
     /// Adds the stage that is likely to be meant by what is no image's name.

@@ -29,20 +29,19 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use common::bundle::{self, Mappings};
+use common::bundle;
 use common::digest::Digest;
 use common::error::{At, Hint};
 use common::overlay::{Overlay, Upper};
-use common::runtime::cgroup::{self, Cgroup, Memory};
+use common::runtime::cgroup::{Cgroup, Memory};
 use common::runtime::{self, CannotRun, CgroupView, Ended, Io, Shape, Stubs, Surrounding};
 use common::snapshot::{Root, Snapshot};
 use common::store::Store;
 use common::userns::{self, Mapping};
 use oci_spec::image::{ImageConfiguration, Os};
 use oci_spec::runtime::{PosixRlimit, Spec};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use serde::Serialize;
 
 use self::mounts::Mounts;
 use self::secrets::{Agents, Secrets};
@@ -51,7 +50,7 @@ use crate::dockerfile::instruction::Security;
 use crate::path::clean;
 
 pub use self::mounts::{MountFrom, Origin};
-pub use self::step::{check_root, enter};
+pub use self::step::{check_root, enter, give_up};
 
 /// Where the script of a step is that is no command of a shell: as BuildKit has it.
 const SCRIPTS: &str = "/dev/pipes";
@@ -97,7 +96,8 @@ pub struct Run<'a> {
 }
 
 /// What a step sees of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Network {
     /// The host's.
     Host,
@@ -179,7 +179,7 @@ pub fn run(run: Run) -> Result<Ran> {
             (dir.clone(), How::Copied { before })
         }
     };
-    let mount = mount(&root, run.security == Security::Insecure)?;
+    let mount = root.mount(run.security == Security::Insecure)?;
     let mut stubs = Stubs::default();
     let ended = in_container(run, &step, &root, &mount, &mut stubs);
     let removed = stubs.remove();
@@ -193,18 +193,6 @@ pub fn run(run: Run) -> Result<Ran> {
 /// Sees that steps can be kept to so much memory.
 pub fn try_limit(memory: Memory, store: &Store) -> Result<()> {
     Step::make(store)?.limit(memory).map(drop)
-}
-
-/// Mounts a root, nowhere yet; with `devices`, those in it can be opened.
-fn mount(root: &Root, devices: bool) -> Result<OwnedFd> {
-    match root {
-        Root::Overlay(overlay) if devices => overlay.mount(MountAttrFlags::empty()),
-        Root::Overlay(overlay) => overlay.mount(MountAttrFlags::MOUNT_ATTR_NODEV),
-        Root::Dir(dir) => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            openat(CWD, dir, flags, Mode::empty()).at(dir)
-        }
-    }
 }
 
 /// Runs the process; returns how it ended, and the limit of memory that it was killed for.
@@ -249,11 +237,7 @@ fn in_container(
         user_namespace: entered,
         entered,
         tasks: cgroup.iter().flat_map(Cgroup::tasks).collect(),
-        cgroup: match &cgroup {
-            Some(cgroup) => cgroup.view(),
-            None if cgroup::is_unified() => CgroupView::Unified,
-            None => CgroupView::Empty,
-        },
+        cgroup: CgroupView::of(cgroup.as_ref()),
         ..Surrounding::default()
     };
     let plan = runtime::plan(&spec, root, &surrounding)?;
@@ -297,11 +281,7 @@ fn spec(
 ) -> Result<Spec> {
     static MASKED: OnceLock<Vec<String>> = OnceLock::new();
     let mappings = match entered {
-        true => {
-            let mapping = Mapping::current()?;
-            let list = |ranges: Vec<userns::Range>| ranges.into_iter().map(Into::into).collect();
-            Some(Mappings { uids: list(mapping.uids), gids: list(mapping.gids) })
-        }
+        true => Some((&Mapping::current()?).into()),
         false => None,
     };
     let options = bundle::Options {

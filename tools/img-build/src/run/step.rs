@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use common::cli::on_interrupt;
 use common::container::{self, Container};
 use common::error::{Hint, find, hint_of, line};
@@ -26,16 +26,16 @@ use common::runtime::Running;
 use common::runtime::cgroup::{self, Cgroup, Limits, Memory};
 use common::store::Store;
 use common::userns::{self, Refused};
-use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Signal, pidfd_send_signal};
 
 /// How many seconds a killed process has until its directory is removed all the same.
 const PATIENCE: i64 = 2;
 
 /// The steps of this process.
-static STEPS: Mutex<Steps> = Mutex::new(Steps { ending: false, number: 0, all: BTreeMap::new() });
+static STEPS: Mutex<Steps> =
+    Mutex::new(Steps { ending: false, given_up: false, number: 0, all: BTreeMap::new() });
 
 /// Why this process cannot have mounts of its own, if so, and what helps.
 static NO_MOUNTS: OnceLock<Option<(String, String)>> = OnceLock::new();
@@ -43,6 +43,8 @@ static NO_MOUNTS: OnceLock<Option<(String, String)>> = OnceLock::new();
 struct Steps {
     /// A signal is about to end this process.
     ending: bool,
+    /// The build has failed, and no step is to begin.
+    given_up: bool,
     number: u64,
     all: BTreeMap<u64, Live>,
 }
@@ -72,7 +74,7 @@ pub fn enter(store: &Store) -> Result<()> {
     let containers = store.containers();
     let dead = container::end_orphans(&containers);
     let made = match rustix::process::geteuid().is_root() {
-        true => private_mounts(),
+        true => userns::private_mounts(),
         // Its user namespace comes with them.
         false => match userns::ensure_root() {
             Err(err) if find::<Refused>(&err).is_none() => return Err(err),
@@ -106,14 +108,8 @@ fn check_mounts() -> Result<()> {
 /// Makes this thread alone one that can run steps.
 #[cfg(test)]
 pub(super) fn for_test() {
-    private_mounts().unwrap();
+    userns::private_mounts().unwrap();
     let _ = NO_MOUNTS.set(None);
-}
-
-fn private_mounts() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .context("cannot make the mounts private")
 }
 
 /// Ends all steps and removes their directories, before a signal ends this process.
@@ -134,6 +130,17 @@ fn end_all() {
         }
         let container = live.container.lock().unwrap_or_else(PoisonError::into_inner);
         clear(&container);
+    }
+}
+
+/// Ends the processes of all steps, and lets no other begin: the build has failed.
+pub fn give_up() {
+    let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    steps.given_up = true;
+    for live in steps.all.values() {
+        if let Some(pidfd) = &live.pidfd {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
     }
 }
 
@@ -195,15 +202,14 @@ impl Step {
     /// Starts its process; a signal waits until it is known.
     pub(super) fn start(&self, start: impl FnOnce() -> Result<Running>) -> Result<Running> {
         let mut steps = steps();
+        ensure!(!steps.given_up, "another stage has failed");
         let running = start()?;
         if let Some(live) = steps.all.get_mut(&self.number) {
             live.pidfd = running.pidfd.try_clone().ok();
         }
         drop(steps);
         let mut container = self.lock();
-        container.status.pid = Some(running.pid.as_raw_nonzero().get());
-        container.status.pid_inode = container::pid_inode(&running.pidfd);
-        container.status.started = Some(container::now());
+        container.status.started(&running);
         match container.save() {
             Ok(()) => Ok(running),
             Err(err) => {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use common::digest::Digest;
 use common::files::Files;
 
-use super::{Asked, Taken, Work, tree_of};
+use super::{Asked, Taken, Work, identity, tree_of};
 use crate::build::cache::Layer;
 use crate::copy::{Selection, SourceOf};
 use crate::dockerfile::instruction::{Add, Content, Operation};
@@ -54,7 +54,7 @@ impl Work<'_> {
                     tree: Box::new(|| make(name, layers)),
                     pattern,
                     keep_owner: true,
-                    identity: Taken::identity(layers),
+                    identity: identity(layers),
                 },
                 (None, Some(Taken::Files(tree))) => {
                     SourceOf::Path { tree, pattern, keep_owner: false }

@@ -9,12 +9,13 @@ use common::runtime::Ended;
 use common::userns::Mapping;
 use serde_json::json;
 
-use super::{Asked, Taken, Work, unpacked};
+use super::{Asked, Taken, Work, identity, unpacked};
 use crate::build::cache::Layer;
 use crate::build::key::Inputs;
 use crate::copy::{Selection, SourceOf};
 use crate::dockerfile::instruction::{self, Copy, Files, Operation, Start};
 use crate::dockerfile::mount::Type;
+use crate::dockerfile::scope;
 use crate::dockerfile::words::{Lexer, Values};
 use crate::run::{self, How, MountFrom, Network, Origin};
 use crate::source::Tree;
@@ -25,16 +26,11 @@ const HOSTNAME: &str = "buildkitsandbox";
 /// What is said where a step cannot see who owns what.
 const ONE_ID: &str = "only one id is mapped here (/etc/subuid), so a step sees all files as root's, and what it copies becomes root's";
 
-/// The arguments that steps have without ARG, that are in no key and in no history.
-const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-
 impl<'a> Work<'a> {
     /// Does RUN.
     pub(super) fn run(&mut self, asked: &Asked, run: &instruction::Run) -> Result<Layer> {
         let build = self.build;
         let steps = build.request.steps;
-        // What an image kept for this stage is seen only now.
-        steps.allowed.check(&asked.instruction.operation)?;
         let config = &self.state.config;
         let shell = config.shell().into_iter().map(str::to_owned);
         let start = asked.instruction.start(run);
@@ -65,8 +61,8 @@ impl<'a> Work<'a> {
         }
         inputs.add("user", user.as_str());
         inputs.add("workdir", workdir.as_str());
-        inputs.add("network", format!("{network:?}"));
-        inputs.add("security", format!("{:?}", run.security));
+        inputs.add("network", json!(network));
+        inputs.add("security", json!(run.security));
         inputs.add("hosts", json!(steps.hosts));
         inputs.add("shm-size", json!(steps.given.shm_size));
         inputs.add("ulimits", json!(steps.given.ulimits));
@@ -79,7 +75,7 @@ impl<'a> Work<'a> {
             let given = &steps.given;
             let mut env: Vec<String> =
                 env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            for name in PROXIES {
+            for name in scope::PROXIES {
                 let lower = name.to_lowercase();
                 let Some(value) = argument(name).or_else(|| argument(&lower)) else { continue };
                 for name in [name, &lower] {
@@ -129,7 +125,8 @@ impl<'a> Work<'a> {
                 hostname: HOSTNAME,
             });
             let status = ran.as_ref().map(|ran| ran.ended);
-            told.finish(!matches!(status, Ok(Ended::Exited(0))));
+            // Of one that was ended since another failed, there is nothing to tell.
+            told.finish(!matches!(status, Ok(Ended::Exited(0))) && !build.has_failed());
             let ran = ran?;
             let out_of_memory =
                 ran.out_of_memory.map(|limit| format!("the limit is {} MiB", limit >> 20));
@@ -182,7 +179,7 @@ impl<'a> Work<'a> {
             };
             let seen = match &from {
                 None => String::new(),
-                Some(Taken::Layers { layers, .. }) => Taken::identity(layers).to_string(),
+                Some(Taken::Layers { layers, .. }) => identity(layers).to_string(),
                 // What a cache begins with is not seen by what it has become.
                 Some(Taken::Files(_)) if mount.kind == Type::Cache => String::new(),
                 Some(Taken::Files(tree)) => {
@@ -192,7 +189,7 @@ impl<'a> Work<'a> {
                     seen.digest().to_string()
                 }
             };
-            inputs.add(format!("mount {}", all.len()), json!([format!("{mount:?}"), seen]));
+            inputs.add(format!("mount {}", all.len()), json!([mount, seen]));
             all.push(from);
         }
         Ok(all)

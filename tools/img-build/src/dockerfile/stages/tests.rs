@@ -188,3 +188,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn names_that_are_one_image_are_one_name() {
+    let table = [
+        ("alpine", "alpine"),
+        ("alpine:latest", "alpine"),
+        ("docker.io/library/alpine", "alpine"),
+        ("alpine:3", "alpine:3"),
+        ("h:5000/a", "h:5000/a"),
+        ("BASE", "BASE"),
+    ];
+    for (name, expected) in table {
+        assert_eq!(key(name), expected);
+    }
+}
