@@ -47,7 +47,10 @@ pub fn is_ignored(signal: Signal) -> bool {
 /// nix has this as unsafe, because in a process with several threads the child
 /// may find a lock held by a thread that it does not have. So it is refused there.
 pub fn fork() -> std::io::Result<Option<nix::unistd::Pid>> {
-    refuse_threads()?;
+    // It is counted, not asked for with unshare(2): that may be denied by the time that somebody forks.
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(std::io::Error::other("this process has several threads"));
+    }
     // SAFETY: there is but the calling thread, so nothing in the child waits for
     // a thread that is gone. Nobody else can start one in between.
     match unsafe { nix::unistd::fork() }? {

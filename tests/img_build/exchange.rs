@@ -261,6 +261,12 @@ fn what_is_in_a_cache_is_not_believed() {
         ("steps '.steps[].manifest = .steps[0].manifest'", "its layer unpacks to"),
         (&format!("steps '.steps[].manifest = \"{zeros}\"'"), "not in the layout"),
         (&format!("steps '.steps[].diffId = \"{zeros}\"'"), "its layer unpacks to"),
+        // More is said of a layer than what it is.
+        (
+            "m=$(jq -r '.steps[0].manifest' c/blobs/sha256/$(of $(of $(root) .manifests[0].digest) .config.digest) | cut -d: -f2)
+             jq -c '.layers[0] += {urls: [\"https://x.invalid/y\"], annotations: {a: \"b\"}}' c/blobs/sha256/$m >n; steps --arg m \"sha256:$(blob n)\" '.steps[0].manifest = $m'",
+            "",
+        ),
         // The blob is another one, or none.
         (
             "for b in $(find c/blobs -type f -size -2k); do head -c2 $b | grep -q '{' || echo x >$b; done",

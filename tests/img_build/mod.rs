@@ -10,6 +10,7 @@ mod limits;
 mod make;
 mod rough;
 mod sources;
+mod stages;
 mod steps;
 mod unmounted;
 

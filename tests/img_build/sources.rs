@@ -193,6 +193,10 @@ fn a_repository_is_a_context() {
     t.sh("img-build -q -o out $GIT/app#:d && ls out").prints("Dockerfile\ng\n");
     t.sh("SOURCE_DATE_EPOCH=context img-build -q -t app $GIT/app >line; img-inspect -f '{{.Created}}' app")
         .prints("2023-11-14T22:13:20Z\n");
+    // To steps it is a number, too.
+    t.sh("cd web/app; printf 'FROM scratch\\nARG SOURCE_DATE_EPOCH\\nLABEL t=$SOURCE_DATE_EPOCH\\n' >L; git add L; git commit -q -m L; cd ../..
+          img-build -q -f L --build-arg SOURCE_DATE_EPOCH=context -t app $GIT/app >line; img-inspect -f '{{.Config.Labels.t}}' app")
+        .prints("1700000000\n");
     t.sh("img-build -q -f d/Dockerfile $GIT/app | grep -c sha256").prints("1\n");
     t.sh("img-build $GIT/app#none").says("no branch, tag or commit none in it").exits(1);
     t.sh("img-build $GIT/app#:../..").says("it leads out of the repository").exits(1);

@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Operand;
-use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::sys;
@@ -15,13 +14,12 @@ use crate::sys;
 /// The longest line that img-pull prints.
 const LINE_LIMIT: u64 = 4096;
 
-/// Runs img-pull; returns the image that it names.
+/// Runs img-pull with these options; returns the image that it names.
 ///
 /// What it has to say goes to stderr, which it shares. It does not outlive this thread; what it has fetched by then is gone on with.
-pub fn pull(name: &Reference, platform: Option<&Platform>, store: &Store) -> Result<Operand> {
-    let platform = platform.map(|platform| format!("--platform={platform}"));
+pub fn pull(name: &Reference, options: &[String], store: &Store) -> Result<Operand> {
     let mut pull = Command::new(program("img-pull"));
-    pull.args(platform)
+    pull.args(options)
         .arg("--")
         .arg(name.to_string())
         .env("TARE_ROOT", store.root())

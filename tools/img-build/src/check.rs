@@ -80,6 +80,15 @@ pub struct Image {
 
 /// Looks at a Dockerfile: at all of its stages, or at those that the target needs if one is asked for.
 pub fn check(file: &Dockerfile, known: &Known) -> Result<Found> {
+    look(file, known, known.told.target.is_none())
+}
+
+/// Looks at what is going to be built: the stages that the target needs, the last one if none is asked for.
+pub fn target(file: &Dockerfile, known: &Known) -> Result<Found> {
+    look(file, known, false)
+}
+
+fn look(file: &Dockerfile, known: &Known, all: bool) -> Result<Found> {
     let options = Options::parse(file.directives.check.as_deref().unwrap_or_default())
         .map_err(|err| err.at(1))?;
     let globals = Globals::of(file, known.told)?;
@@ -87,9 +96,9 @@ pub fn check(file: &Dockerfile, known: &Known) -> Result<Found> {
     let mut checker = Checker { file, known, globals, options, warnings: Vec::new() };
     checker.file();
     let graph = Graph::of(file, &checker.globals, &known.told.contexts)?;
-    let stages = match &known.told.target {
-        Some(name) => graph.order(graph.target(Some(name))?)?,
-        None => {
+    let stages = match all {
+        false => graph.order(graph.target(known.told.target.as_deref())?)?,
+        true => {
             for stage in 0..graph.stages.len() {
                 graph.order(stage)?;
             }

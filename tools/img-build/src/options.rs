@@ -23,6 +23,9 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
 /// The least limit of memory, as Docker has it.
 const LEAST_MEMORY: u64 = 6 << 20;
 
+/// The argument, and the variable, that says when a build happened.
+pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// Build an image from a Dockerfile
 #[derive(Parser)]
 #[command(version)]
@@ -63,7 +66,7 @@ pub struct Options {
     pub annotations: Vec<(String, String)>,
 
     /// Build for these platforms instead of this machine's; several make an index
-    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',', value_parser = platform)]
     pub platforms: Vec<Platform>,
 
     /// Pull the images that stages begin with, though they are here
@@ -257,15 +260,15 @@ impl Options {
     }
 
     /// Returns what the build is told. Of several platforms it is the first.
-    pub fn told(&self) -> Result<Told> {
+    pub fn told(&self) -> Told {
         let builder = Platform::host();
-        Ok(Told {
+        Told {
             arguments: self.arguments(),
             platform: self.platforms.first().unwrap_or(&builder).clone(),
             builder,
             target: self.target.clone(),
             contexts: self.contexts.iter().map(|named| named.name.clone()).collect(),
-        })
+        }
     }
 
     /// Returns what the processes of steps are given.
@@ -319,14 +322,14 @@ impl Options {
 
     /// Returns the moment that the build says it happened at, if one is given: that of the context's commit, perhaps.
     pub fn epoch(&self, of_context: Option<i64>) -> Result<Option<i64>> {
-        const NAME: &str = "SOURCE_DATE_EPOCH";
-        let given = self.arguments().remove(NAME).or_else(|| std::env::var(NAME).ok());
+        let given = self.arguments().remove(EPOCH).or_else(|| std::env::var(EPOCH).ok());
         let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
         if text == "context" {
-            let time = of_context.ok_or_else(|| Usage(format!("{NAME}: the context is no commit")));
+            let time =
+                of_context.ok_or_else(|| Usage(format!("{EPOCH}: the context is no commit")));
             return Ok(Some(time?));
         }
-        let wrong = |_| Usage(format!("{NAME}: {text:?}: not a number of seconds"));
+        let wrong = |_| Usage(format!("{EPOCH}: {text:?}: not a number of seconds"));
         let epoch: i64 = text.parse().map_err(wrong).hint(|| "date +%s".into())?;
         Ok(Some(epoch))
     }
@@ -380,15 +383,26 @@ fn pair(text: &str) -> Result<(String, String)> {
 
 fn annotation(text: &str) -> Result<(String, String)> {
     let (name, value) = text.split_once('=').context("not NAME=VALUE")?;
-    // Docker says here which document it is for.
-    let name = match name.split_once(':') {
+    // Docker says here which documents it is for: `manifest[linux/arm64],index:NAME`.
+    let is_kind = |text: &str| text.bytes().all(|c| matches!(c, b'a'..=b'z' | b'-' | b','));
+    let kinds = |text: &str| is_kind(text.split('[').next().unwrap_or_default());
+    let name = match name.split_once(':').filter(|(before, _)| kinds(before)) {
         Some(("manifest", name)) => name,
-        Some(("index" | "manifest-descriptor" | "index-descriptor", _)) => {
-            bail!("only a manifest has annotations here")
+        Some((before, _)) if before.contains('[') => {
+            bail!("{before}: all platforms have the same annotations here")
         }
-        _ => name,
+        Some((before, _)) => bail!("{before}: only a manifest has annotations here"),
+        None => name,
     };
     pair(&format!("{name}={value}"))
+}
+
+/// Reads a platform; `local` is this machine's, as buildx has it.
+fn platform(text: &str) -> Result<Platform> {
+    match text {
+        "local" => Ok(Platform::host()),
+        text => text.parse(),
+    }
 }
 
 fn host(text: &str) -> Result<(String, IpAddr)> {

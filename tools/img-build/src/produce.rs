@@ -33,7 +33,7 @@ use img_build::source::named::{Location, NamedContext};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
-use crate::options::{Network, Options, Progress};
+use crate::options::{EPOCH, Network, Options, Progress};
 
 /// Builds an image.
 pub fn produce(options: &Options) -> Result<()> {
@@ -63,7 +63,11 @@ pub fn produce(options: &Options) -> Result<()> {
     let context =
         context::open(&options.context, options.file.as_deref(), keep_git_dir, &elsewhere)?;
     let file = Dockerfile::parse(&context.dockerfile).map_err(|err| err.in_file(&context.name))?;
-    let told = options.told()?;
+    let epoch = options.epoch(context.time)?;
+    let mut told = options.told();
+    if let (Some(given), Some(epoch)) = (told.arguments.get_mut(EPOCH), epoch) {
+        *given = epoch.to_string(); // and not the word "context"
+    }
     say(options, &file, &context, &told)?;
     let contexts = options.contexts.iter().map(|named| {
         let named_for = named.name.clone();
@@ -85,10 +89,9 @@ pub fn produce(options: &Options) -> Result<()> {
     let writing = store.images.writing()?;
     let unfinished = writing.unfinished();
     cli::on_interrupt(move || unfinished.remove())?;
-    let images = Images::new(&store, &writing, options.pull);
+    let images = Images::new(&store, &writing, options.pull, steps.style);
     let cache = Cache::open(store.cache().join("build"))?;
     let imports = Imports::new(&options.imports, &elsewhere, steps.style);
-    let epoch = options.epoch(context.time)?;
     let place = place(options);
     let one = |platform: &Platform| {
         let request = Request {
@@ -104,6 +107,7 @@ pub fn produce(options: &Options) -> Result<()> {
             labels: &options.labels,
             annotations: &annotations,
             squash: options.squash,
+            cross: !options.platforms.is_empty(),
             prerequisites: prerequisites.as_ref(),
         };
         build::build(&request, &store, &writing, &images, &cache, &imports)
@@ -182,7 +186,7 @@ fn say(options: &Options, file: &Dockerfile, context: &BuildContext, told: &Told
     let name = &context.name;
     let known = Known { told, ignore: context.tree.ignore.as_ref(), image: &|_| None };
     if file.directives.check.is_some() {
-        let found = check::check(file, &known).map_err(|err| err.in_file(name))?;
+        let found = check::target(file, &known).map_err(|err| err.in_file(name))?;
         for warning in found.warnings.iter().filter(|_| found.strict) {
             cli::warn(visible(&format!("{name}:{warning}")));
         }
@@ -266,7 +270,8 @@ fn hand_over<'a>(
     let images: Vec<(Descriptor, Platform)> =
         outcomes.iter().map(|(built, platform)| (built.desc.clone(), platform.clone())).collect();
     let layout = &store.images;
-    let made = Made { store, layout, desc, images: &images, names: &options.tags };
+    let style = style(options);
+    let made = Made { store, layout, desc, images: &images, names: &options.tags, style };
     let of_outputs = options.outputs.iter().filter(|output| output.names_image());
     let of_outputs = of_outputs.flat_map(|output| &output.names);
     let names: Vec<Reference> = options.tags.iter().chain(of_outputs).cloned().collect();

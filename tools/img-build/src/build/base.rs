@@ -20,6 +20,7 @@ use common::store::Store;
 use rustix::io::Errno;
 
 use super::cache::Layer;
+use super::log::Style;
 
 /// An image that is here.
 #[derive(Debug)]
@@ -42,19 +43,21 @@ pub struct Images<'a> {
     writing: &'a Writing<'a>,
     /// Pulls them though they are here.
     pull: bool,
+    /// How much is said of that.
+    style: Style,
     found: Mutex<BTreeMap<(String, String), Arc<Image>>>,
 }
 
 impl<'a> Images<'a> {
     /// Takes them from the store, or else from registries.
-    pub fn new(store: &'a Store, writing: &'a Writing<'a>, pull: bool) -> Images<'a> {
-        Images { store, writing, pull, found: Mutex::default() }
+    pub fn new(store: &'a Store, writing: &'a Writing<'a>, pull: bool, style: Style) -> Images<'a> {
+        Images { store, writing, pull, style, found: Mutex::default() }
     }
 
     /// Returns the image of this name for a platform.
     pub fn named(&self, name: &Reference, platform: &Platform) -> Result<Arc<Image>> {
         self.once(&name.full(), platform, || {
-            let pulled = || cli::pull(name, Some(platform), self.store);
+            let pulled = || self.pull(name, platform);
             let desc = match (self.pull, self.store.images.find(name)) {
                 (false, Ok(desc)) => desc,
                 (false, Err(err)) if error::find::<Absent>(&err).is_none() => return Err(err),
@@ -93,6 +96,11 @@ impl<'a> Images<'a> {
             }
             self.image(found.name, &image)
         })
+    }
+
+    fn pull(&self, name: &Reference, platform: &Platform) -> Result<Operand> {
+        let options = [self.style.option().to_owned(), format!("--platform={platform}")];
+        cli::pull(name, &options, self.store)
     }
 
     fn once(

@@ -36,6 +36,17 @@ pub enum Style {
     None,
 }
 
+impl Style {
+    /// Returns the option that makes img-pull and img-push say as much.
+    pub fn option(self) -> &'static str {
+        match self {
+            Style::Plain => "--progress=auto",
+            Style::Json => "--progress=json",
+            Style::None => "--progress=none",
+        }
+    }
+}
+
 /// Where a step is: its stage, if that is one of several, its number there, and of how many.
 #[derive(Clone, Debug)]
 pub struct Place {

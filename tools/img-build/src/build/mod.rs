@@ -32,7 +32,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use common::cli::Operand;
+use common::cli::{self, Operand};
 use common::digest::Digest;
 use common::files::Tables;
 use common::image;
@@ -89,6 +89,8 @@ pub struct Request<'a> {
     pub labels: &'a [(String, String)],
     /// What the manifest says.
     pub annotations: &'a [(String, String)],
+    /// The platform was asked for: the image is one of it, whatever its base says.
+    pub cross: bool,
     /// All layers but those of the base become one.
     pub squash: bool,
     /// Who wants to know which files of this host were read.
@@ -263,14 +265,9 @@ pub fn build(
         changed: Condvar::new(),
         noted: Mutex::default(),
     };
+    build.check_allowed(&build.graph.order(target).map_err(in_file)?)?;
     let order = build.plan(target)?;
-    for stage in &order {
-        let own = request.file.stages[*stage].instructions.iter();
-        for instruction in build.graph.stages[*stage].triggers.iter().chain(own) {
-            let allowed = request.steps.allowed.check(&instruction.operation);
-            allowed.map_err(|err| in_file(err.of("RUN").at(instruction.first)))?;
-        }
-    }
+    build.check_allowed(&order)?;
     build.unpacked = unpacked(&build.graph, request.file, &order);
     let errors = build.all(&order);
     if let Some(err) = errors.into_iter().next() {
@@ -296,6 +293,19 @@ fn unpacked(graph: &Graph, file: &Dockerfile, order: &[usize]) -> BTreeSet<usize
 }
 
 impl Build<'_> {
+    /// Sees that stages, and the triggers that are known of, ask for nothing that they are not to have.
+    fn check_allowed(&self, stages: &[usize]) -> Result<()> {
+        for stage in stages {
+            let own = &self.request.file.stages[*stage].instructions;
+            for instruction in self.graph.stages[*stage].triggers.iter().chain(own) {
+                let allowed = self.request.steps.allowed.check(&instruction.operation);
+                let at = |err: crate::error::Error| err.of("RUN").at(instruction.first);
+                allowed.map_err(|err| at(err).in_file(self.request.name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the stages to build, in order. What their base images kept for them is in the graph then: it may
     /// take from stages that nobody else needs.
     fn plan(&mut self, target: usize) -> Result<Vec<usize>> {
@@ -309,7 +319,19 @@ impl Build<'_> {
             }
             for stage in new {
                 let Some(image) = self.base(stage)? else { continue };
-                let triggers = self.base_config(stage, &image)?.take_triggers();
+                let mut config = self.base_config(stage, &image)?;
+                let wanted = self.graph.stages[stage].platform.as_ref();
+                let wanted = wanted.unwrap_or(&self.request.told.platform);
+                if wanted.rank(&config.platform).is_none()
+                    && self.request.steps.style != Style::None
+                {
+                    let from = self.from(stage);
+                    cli::warn(format!(
+                        "{from}: the image is for {}, and not for {wanted}",
+                        config.platform
+                    ));
+                }
+                let triggers = config.take_triggers();
                 let adopted = self.graph.adopt(stage, &triggers, self.request.file.escape);
                 adopted.map_err(|err| err.in_file(name))?;
             }
@@ -418,11 +440,14 @@ impl Build<'_> {
 
     /// Writes the config and the manifest.
     fn finish(&self, built: &Built) -> Result<Outcome> {
-        let Request { labels, annotations, squash, .. } = self.request;
+        let Request { told, labels, annotations, squash, cross, .. } = self.request;
         let mut built = built.clone();
         labels.iter().for_each(|(name, value)| built.config.label(name, value));
         if *squash {
             step::squash(self, &mut built)?;
+        }
+        if *cross {
+            built.config.platform = told.platform.clone();
         }
         let diff_ids: Vec<Digest> = built.layers.iter().map(|(_, diff_id)| *diff_id).collect();
         let config = built.config.to_json(&diff_ids, built.epoch)?;

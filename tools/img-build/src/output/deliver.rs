@@ -18,6 +18,7 @@ use common::sys;
 use oci_spec::image::Descriptor;
 
 use super::{Kind, Output, archive, local, tar};
+use crate::build::log::Style;
 use crate::run::check_root;
 
 /// What was built.
@@ -32,6 +33,8 @@ pub struct Made<'a> {
     pub images: &'a [(Descriptor, Platform)],
     /// What `-t` calls it.
     pub names: &'a [Reference],
+    /// How much is said of a push.
+    pub style: Style,
 }
 
 /// An output that can be written to, as far as one can see before there is anything to write.
@@ -93,7 +96,7 @@ impl Sink {
                 archive(made.layout, made.desc, &names, *docker, file)
             }
             (Kind::Layout { dir }, _) => bring(made, dir, |layout| name(layout, made.desc, &names)),
-            (Kind::Image { push: true }, _) => push(made.store, &names),
+            (Kind::Image { push: true }, _) => push(made, &names),
             _ => Ok(()),
         }
     }
@@ -143,10 +146,11 @@ fn snapshots(made: &Made, apart: bool) -> Result<Vec<(String, Snapshot)>> {
 }
 
 /// Runs img-push for each name.
-fn push(store: &Store, names: &[Reference]) -> Result<()> {
+fn push(made: &Made, names: &[Reference]) -> Result<()> {
     ensure!(!names.is_empty(), Usage("push=true: the image has no name".into()));
     for name in names {
-        ensure!(img_push(&["--", &name.to_string()], store)?, "{name}: img-push cannot push it");
+        let args = [made.style.option(), "--", &name.to_string()];
+        ensure!(img_push(&args, made.store)?, "{name}: img-push cannot push it");
     }
     Ok(())
 }

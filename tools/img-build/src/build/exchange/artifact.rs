@@ -113,8 +113,13 @@ pub fn layer(layout: &Layout, known: &Known) -> Result<Descriptor> {
         anyhow::bail!("manifest {}: not of one layer", known.manifest)
     };
     let media_type = layer.media_type();
-    ensure!(image::is_layer(media_type), "{media_type}: not a layer's media type");
-    Ok(layer.clone())
+    let ours = [MediaType::ImageLayer, MediaType::ImageLayerGzip, MediaType::ImageLayerZstd];
+    ensure!(
+        ours.contains(media_type),
+        "{media_type}: not the media type of a layer that a build makes"
+    );
+    // Whatever else is said of it would be said in the image.
+    Ok(image::descriptor(media_type.clone(), &image::digest(layer)?, layer.size()))
 }
 
 /// Writes a manifest or an index.

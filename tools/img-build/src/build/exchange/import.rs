@@ -115,12 +115,8 @@ impl Opened {
     fn bring(&self, known: &Known, here: &Writing, style: Style) -> Result<Layer> {
         if let Some((name, ..)) = &self.remote {
             let name: Reference = format!("{}@{}", name.repository(), known.manifest).parse()?;
-            let progress = match style {
-                Style::Plain => "--progress=auto",
-                Style::Json => "--progress=json",
-                Style::None => "--progress=none",
-            };
-            let status = pull(&self.layout, &name).arg(progress).status().context("img-pull")?;
+            let status =
+                pull(&self.layout, &name).arg(style.option()).status().context("img-pull")?;
             ensure!(status.success(), "img-pull cannot get {}", known.manifest);
         }
         let desc = artifact::layer(&self.layout, known)?;
