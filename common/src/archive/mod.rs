@@ -13,7 +13,6 @@ mod docker;
 mod inflow;
 mod load;
 mod save;
-mod tar;
 
 use std::io::{self, Read};
 

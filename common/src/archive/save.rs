@@ -10,7 +10,7 @@
 //! headers say nothing of when, where or by whom it was made: an archive is the
 //! same to the byte as long as its images are. Blobs are copied by the kernel.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -22,11 +22,11 @@ use rustix::io::Errno;
 use rustix::pipe::fcntl_setpipe_size;
 use serde_json::{Value, json};
 
-use super::tar::{header, padding};
 use super::{CONTAINERD_NAME, LEFT_OUT};
 use crate::digest::Digest;
 use crate::error::{self, At};
 use crate::image::{self, Document, INDEX_DEPTH, REF_NAME};
+use crate::layer::pack::{self, Kind};
 use crate::layer::unable;
 use crate::layout::{Layout, Missing};
 use crate::platform::Platform;
@@ -171,13 +171,13 @@ impl<'a> Archive<'a> {
                 Member::Blob(name, blob) => {
                     let (size, digest) = (blob.size, &blob.digest);
                     let mut file = blob.open()?;
-                    out.bytes(&header(name, size))?;
+                    out.bytes(&header(name, size)?)?;
                     let copied = match verify {
                         true => out.verified(&mut file, size, digest),
                         false => out.copy(&mut file, size, digest),
                     };
                     copied?;
-                    out.bytes(&[0; 512][..padding(size)])?;
+                    out.bytes(pack::padding(size))?;
                 }
             }
         }
@@ -406,6 +406,16 @@ struct Output<'a> {
     waiting: Vec<u8>,
 }
 
+/// Returns the header of a file that belongs to nobody and was never changed.
+fn header(name: &str, size: u64) -> Result<Vec<u8>> {
+    let (path, kind) = (name.into(), Kind::File { size });
+    let entry =
+        pack::Entry { path, kind, mode: 0o644, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new() };
+    let mut bytes = Vec::new();
+    pack::header(&entry, &mut bytes)?;
+    Ok(bytes)
+}
+
 impl Output<'_> {
     fn new(file: File, place: &str) -> Output<'_> {
         let kind = file.metadata().map(|metadata| metadata.file_type());
@@ -419,9 +429,10 @@ impl Output<'_> {
 
     /// Writes a file that is in memory.
     fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.bytes(&header(name, bytes.len() as u64))?;
+        let size = bytes.len() as u64;
+        self.bytes(&header(name, size)?)?;
         self.bytes(bytes)?;
-        self.bytes(&[0; 512][..padding(bytes.len() as u64)])
+        self.bytes(pack::padding(size))
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {

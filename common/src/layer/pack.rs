@@ -162,7 +162,7 @@ impl<'a> Packer<'a> {
         self.head(entry)?;
         self.chunks.put(bytes)?;
         self.note(entry, Some(bytes));
-        self.chunks.pad(padding(bytes.len() as u64))
+        self.chunks.pad(padding(bytes.len() as u64).len())
     }
 
     /// Ends the layer. Its blob is in the layout, on the disk, and nothing leads to it yet.
@@ -233,7 +233,7 @@ impl<'a> Packer<'a> {
             }
             ensure!(n > 0, "has shrunk while it was read");
         }
-        self.chunks.pad(padding(size))?;
+        self.chunks.pad(padding(size).len())?;
         Ok(kept)
     }
 }
@@ -244,9 +244,9 @@ pub fn header(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
     ustar::header(entry, out)
 }
 
-/// Returns how many zeros follow the data of a file of this size.
-fn padding(size: u64) -> usize {
-    (size.wrapping_neg() % BLOCK as u64) as usize
+/// Returns the zeros that follow the data of a file of this size.
+pub fn padding(size: u64) -> &'static [u8] {
+    &[0; BLOCK][..(size.wrapping_neg() % BLOCK as u64) as usize]
 }
 
 /// Returns what paths are ordered by: their components.

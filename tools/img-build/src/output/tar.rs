@@ -18,7 +18,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, major, minor, openat, read
 use super::walk::{Found, Visit, shown, walk, xattrs};
 
 /// The unit of a tar.
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// Writes trees, each below its name if that is not empty; returns what is not in the tar.
 pub fn write(trees: &[(String, OwnedFd)], output: cli::Output) -> Result<Vec<String>> {
@@ -31,7 +31,7 @@ pub fn write(trees: &[(String, OwnedFd)], output: cli::Output) -> Result<Vec<Str
             tar.begin(name, tree)?;
             walk(tree.as_fd(), &mut tar)?;
         }
-        tar.out.write_all(&[0; 2 * BLOCK as usize]).at(place)?;
+        tar.out.write_all(&[0; 2 * BLOCK]).at(place)?;
         tar.out.flush().at(place)?;
         if tar.sockets > 0 {
             warnings.push(format!("{} sockets are not in the tar", tar.sockets));
@@ -153,7 +153,6 @@ impl Tar<'_> {
         let copied = io::copy(&mut file.take(size), &mut self.out);
         let copied = copied.with_context(|| format!("cannot write to {}", self.place))?;
         ensure!(copied == size, "{}: it has shrunk", shown(found.path));
-        let padding = (size.wrapping_neg() % BLOCK) as usize;
-        self.out.write_all(&[0; BLOCK as usize][..padding]).at(self.place)
+        self.out.write_all(pack::padding(size)).at(self.place)
     }
 }
