@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Parser, ValueEnum};
+use common::cli::progress::Style;
 use common::cli::{self, Dir, Root};
 use common::error::{self, Hint, Usage};
 use common::layer::pack::Compression;
@@ -181,7 +182,7 @@ pub struct Options {
         hide_default_value = true,
         hide_possible_values = true
     )]
-    pub progress: Progress,
+    pub progress: Style,
 
     /// The directory that files are copied from; a repository, a URL, or - for stdin
     pub context: OsString,
@@ -195,19 +196,6 @@ pub enum Network {
     /// The host's.
     Host,
     /// Nothing but a loopback.
-    None,
-}
-
-/// How to say what goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
-    /// Lines for people.
-    Auto,
-    /// The same.
-    Plain,
-    /// Lines of JSON.
-    Json,
-    /// Not at all.
     None,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use common::cli;
+use common::cli::{self, progress};
 use common::error::{self, Hint, Usage, visible};
 use common::image;
 use common::layout::Writing;
@@ -33,7 +33,7 @@ use img_build::source::named::{Location, NamedContext};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
-use crate::options::{EPOCH, Network, Options, Progress};
+use crate::options::{EPOCH, Network, Options};
 
 /// Builds an image.
 pub fn produce(options: &Options) -> Result<()> {
@@ -217,9 +217,9 @@ fn say(options: &Options, file: &Dockerfile, context: &BuildContext, told: &Told
 fn style(options: &Options) -> Style {
     match options.progress {
         _ if options.quiet => Style::None,
-        Progress::Auto | Progress::Plain => Style::Plain,
-        Progress::Json => Style::Json,
-        Progress::None => Style::None,
+        progress::Style::Auto | progress::Style::Plain => Style::Plain,
+        progress::Style::Json => Style::Json,
+        progress::Style::None => Style::None,
     }
 }
 
