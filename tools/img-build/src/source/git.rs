@@ -131,7 +131,9 @@ pub fn checkout(
     let origin = if keep { repository.to_string() } else { String::new() };
     let with = format!("git\0{commit}\0{inner}\0{}\0{origin}", repository.submodules);
     let identity = Digest::of(with.as_bytes());
-    Ok(Checkout { tree: Tree::ours(top, &repository.to_string(), dir), commit, time, identity })
+    // The directory goes first, and then its lock.
+    let tree = Tree::ours(top, &repository.to_string(), (dir, root));
+    Ok(Checkout { tree, commit, time, identity })
 }
 
 /// Runs git in a directory.

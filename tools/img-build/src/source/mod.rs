@@ -65,8 +65,8 @@ impl Tree {
         })
     }
 
-    /// Takes a directory that we have made, or one in it.
-    fn ours(root: OwnedFd, name: &str, keep: TempDir) -> Tree {
+    /// Takes a directory that we have made, or one in it. If it is one in it, the lock is among what is kept.
+    fn ours(root: OwnedFd, name: &str, keep: impl Any + Send + Sync) -> Tree {
         let (path, ignore, keep) = (None, None, Box::new(keep));
         Tree { root, name: name.into(), path, ignore, foreign: false, keep }
     }

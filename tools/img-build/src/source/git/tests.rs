@@ -2,6 +2,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use common::error::{hint_of, line};
 use tempfile::TempDir;
@@ -145,6 +146,25 @@ fn a_ref_is_a_branch_a_tag_or_a_commit() {
     }
     // Nothing is left when it is not needed any more.
     assert_eq!(names(&served.dir.path().join("scratch")), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_in_use_is_not_swept_away() {
+    let served = Served::start();
+    let scratch = served.dir.path().join("scratch");
+    let age = |dir: &Path| {
+        let long_ago = SystemTime::now() - Duration::from_secs(7200);
+        File::open(dir).unwrap().set_modified(long_ago).unwrap();
+    };
+    let found = served.get("app#:inner").unwrap();
+    let [used] = &names(&scratch)[..] else { panic!("there is one") };
+    age(&scratch.join(used));
+    let left = scratch.join("source-left");
+    fs::create_dir(&left).unwrap();
+    age(&left);
+    drop(served.get("app").unwrap());
+    assert_eq!(names(&path(&found, "")), ["run"]);
+    assert!(!left.exists());
 }
 
 #[test]
