@@ -128,7 +128,7 @@ fn find(
             _ => text,
         });
         if let Some(repository) = Repository::parse(short.as_deref().unwrap_or(text))? {
-            let checkout = git::checkout(&repository, keep_git_dir, None, elsewhere)?;
+            let checkout = git::context(&repository, keep_git_dir, elsewhere)?;
             let tree = Tree { name: "context".into(), ..checkout.tree };
             let dockerfile = within(&tree, file, true, elsewhere)?;
             return Ok(Found::remote(tree, dockerfile, Some(checkout.time)));

@@ -26,10 +26,12 @@ use base64::engine::general_purpose::STANDARD;
 use common::cli;
 use common::digest::Digest;
 use common::error::{At, Hint, sanitised};
+use common::registry::http::{is_loopback, place};
 use common::{sys, userns};
 use rustix::fs::openat;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
+use url::Url;
 
 use super::repository::Repository;
 use super::{DIRECTORY, Elsewhere, Tree, open_beneath};
@@ -105,6 +107,19 @@ pub struct Checkout {
     pub identity: Digest,
 }
 
+/// Fetches a repository that is a context. The user named it, and so its host as one to tell who we are.
+pub(super) fn context(
+    repository: &Repository,
+    keep: bool,
+    elsewhere: &Elsewhere,
+) -> Result<Checkout> {
+    if let Some(url) = web(repository) {
+        let mut hosts = elsewhere.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.insert(place(&url));
+    }
+    checkout(repository, keep, None, elsewhere)
+}
+
 /// Fetches what a repository means. With `keep`, its .git directory comes along; `checksum` is how the ID begins.
 pub fn checkout(
     repository: &Repository,
@@ -140,6 +155,8 @@ pub fn checkout(
 struct Git {
     program: PathBuf,
     dir: PathBuf,
+    /// The host, if it is on the web.
+    host: Option<String>,
     /// What is to be ended when a signal ends us.
     running: Arc<Mutex<Option<Pid>>>,
 }
@@ -153,7 +170,7 @@ impl Git {
         if let Some(header) = authorization(repository, elsewhere)? {
             ensure!(!header.contains(char::is_control), "a control character in a secret");
             // For all of this host: the repositories in this one are there as well, more often than not.
-            let url = url::Url::parse(&repository.remote)?.join("/")?;
+            let url = Url::parse(&repository.remote)?.join("/")?;
             let quoted = header.replace('\\', "\\\\").replace('"', "\\\"");
             settings += &format!("[http \"{url}\"]\n\textraHeader = \"Authorization: {quoted}\"\n");
         }
@@ -169,7 +186,8 @@ impl Git {
                 let _ = kill_process_group(pid, Signal::KILL);
             }
         })?;
-        Ok(Git { program, dir: dir.into(), running })
+        let host = web(repository).map(|url| place(&url));
+        Ok(Git { program, dir: dir.into(), host, running })
     }
 
     /// Fetches a commit and checks it out; returns its ID and its time.
@@ -333,30 +351,57 @@ impl Git {
             let mut said = Vec::new();
             errors.take(SAID).read_to_end(&mut said)?;
             let verb = args.first().copied().unwrap_or_default();
-            bail!("git {verb}: {}", reason(&String::from_utf8_lossy(&said), &status.to_string()));
+            let why = reason(&String::from_utf8_lossy(&said), &status.to_string());
+            let failed = Err(anyhow!("git {verb}: {why}"));
+            // It would have asked who we are, and could not.
+            return match (&self.host, why.starts_with("could not read Username")) {
+                (Some(host), true) => {
+                    failed.hint(|| format!("--secret id=GIT_AUTH_TOKEN.{host},env=TOKEN"))
+                }
+                _ => failed,
+            };
         }
         read.context("what git answers")?;
         Ok(answer.trim_end().to_owned())
     }
 }
 
+/// Returns the address of a repository on the web.
+fn web(repository: &Repository) -> Option<Url> {
+    let url = Url::parse(&repository.remote).ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https"))
+}
+
 /// Returns what git is to tell a server of who we are.
+///
+/// Who wrote the Dockerfile or a base image's triggers chooses what ADD fetches. So a secret is
+/// for the host that it names, or else for those of the contexts, and nobody on the way reads it.
 fn authorization(repository: &Repository, elsewhere: &Elsewhere) -> Result<Option<String>> {
-    let Ok(url) = url::Url::parse(&repository.remote) else { return Ok(None) };
-    if !matches!(url.scheme(), "http" | "https") {
-        return Ok(None);
-    }
+    let Some(url) = web(repository) else { return Ok(None) };
     if repository.authorization.is_some() {
         return Ok(repository.authorization.clone());
     }
-    let host = common::registry::http::place(&url);
-    let header = [&format!("GIT_AUTH_HEADER.{host}"), "GIT_AUTH_HEADER"];
-    if let Some(header) = elsewhere.secret(&header)? {
-        return Ok(Some(header));
+    let host = place(&url);
+    let hosts = elsewhere.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_context = hosts.contains(&host);
+    drop(hosts);
+    let secret = |id: &str| {
+        let of_host = format!("{id}.{host}");
+        let ids = [of_host.as_str(), id];
+        elsewhere.secret(if is_context { &ids } else { &ids[..1] })
+    };
+    let header = match secret("GIT_AUTH_HEADER")? {
+        Some(header) => Some(header),
+        // The user that GitHub and others have for it, as BuildKit says it.
+        None => secret("GIT_AUTH_TOKEN")?.map(|token| {
+            format!("Basic {}", STANDARD.encode(format!("x-access-token:{token}")))
+        }),
+    };
+    if header.is_some() && url.scheme() == "http" && !is_loopback(&url) {
+        let refused = Err(anyhow!("{repository}: a secret does not go over plain HTTP"));
+        return refused.hint(|| format!("https://{host}{}", url.path()));
     }
-    let token = elsewhere.secret(&[&format!("GIT_AUTH_TOKEN.{host}"), "GIT_AUTH_TOKEN"])?;
-    // The user that GitHub and others have for it, as BuildKit says it.
-    Ok(token.map(|token| format!("Basic {}", STANDARD.encode(format!("x-access-token:{token}")))))
+    Ok(header)
 }
 
 /// Returns whether a text is a commit's ID, all of it.

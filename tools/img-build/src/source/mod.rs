@@ -19,9 +19,11 @@ pub mod named;
 pub mod repository;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
@@ -81,6 +83,8 @@ pub struct Elsewhere<'a> {
     http: Http,
     retries: u32,
     backoff: Duration,
+    /// The hosts of the repositories that the user named: what tells git who we are, and names no host, is for these.
+    hosts: Mutex<BTreeSet<String>>,
 }
 
 impl<'a> Elsewhere<'a> {
@@ -91,7 +95,8 @@ impl<'a> Elsewhere<'a> {
         secret: &'a (dyn Fn(&str) -> Result<Option<Vec<u8>>> + Sync),
     ) -> Elsewhere<'a> {
         let Options { verify, stall, certs, retries, backoff, .. } = Options::of_user();
-        Elsewhere { scratch, secret, http: Http::new(verify, stall, certs), retries, backoff }
+        let (http, hosts) = (Http::new(verify, stall, certs), Mutex::default());
+        Elsewhere { scratch, secret, http, retries, backoff, hosts }
     }
 
     /// Makes a directory for what comes. It is locked as long as its descriptor is open.

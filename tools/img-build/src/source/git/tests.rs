@@ -331,3 +331,48 @@ fn a_token_is_in_no_command_line_and_in_nothing_that_is_said() {
     assert!(!said.contains("hunter2") && !said.contains(&header[6..]), "{said}");
     assert!(said.starts_with("http://127.0.0.1:9/app.git: git ls-remote: "), "{said}");
 }
+
+#[test]
+fn a_token_is_for_the_hosts_that_the_user_names() {
+    let scratch = || bail!("nothing is temporary");
+    let told = |contexts: &[&str], ids: &[&str], url: &str| {
+        let secret = |id: &str| Ok(ids.contains(&id).then(|| id.as_bytes().to_vec()));
+        let elsewhere = Elsewhere::new(&scratch, &secret);
+        for url in contexts {
+            let repository = Repository::parse(url).unwrap().unwrap();
+            assert!(context(&repository, false, &elsewhere).is_err(), "nothing is temporary");
+        }
+        let repository = Repository::parse(url).unwrap().unwrap();
+        match authorization(&repository, &elsewhere) {
+            Ok(header) => header.unwrap_or_default(),
+            Err(err) => format!("{} ({})", line(&err), hint_of(&err).unwrap_or_default()),
+        }
+    };
+    let (token, header) = ("GIT_AUTH_TOKEN", "GIT_AUTH_HEADER");
+    let (of_h, of_x) = ("GIT_AUTH_HEADER.h", "GIT_AUTH_HEADER.x");
+    let context: &[&str] = &["https://h/a.git", "git@y:z"];
+    let table: [(&[&str], &[&str], &str, &str); 12] = [
+        (context, &[header], "https://h/b.git", header),
+        (context, &[header, token], "https://h/b.git", header),
+        (context, &[header, of_h, token], "https://h/b.git", of_h),
+        (context, &[header], "https://x/b.git", ""),
+        (context, &[header], "https://h:444/b.git", ""),
+        (context, &[header], "http://x/b.git", ""),
+        (context, &[header], "ssh://h/b.git", ""),
+        (context, &[header], "https://y/b.git", ""),
+        (context, &[of_h, of_x], "https://x/b.git", of_x),
+        (&[], &[header, token], "https://h/b.git", ""),
+        (&["http://127.0.0.1:9/a.git"], &[header], "http://127.0.0.1:9/b.git", header),
+        (
+            context,
+            &[header],
+            "http://h/b.git",
+            "http://h/b.git: a secret does not go over plain HTTP (https://h/b.git)",
+        ),
+    ];
+    for (contexts, ids, url, expected) in table {
+        assert_eq!(told(contexts, ids, url), expected, "{contexts:?} {ids:?} {url}");
+    }
+    let clear = told(&[], &[of_x], "http://x/b.git");
+    assert!(clear.contains("plain HTTP"), "{clear}");
+}
