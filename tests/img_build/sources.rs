@@ -232,6 +232,43 @@ fn a_repository_is_added() {
         .prints("three\n");
 }
 
+/// A stranger would take what the user alone may read.
+#[test]
+fn only_the_user_names_paths_of_this_host() {
+    let t = Sandbox::with_image("base");
+    serve(&t);
+    t.sh("img-save base >mine.tar; mkdir c web/app; printf 'FROM base\\nCOPY --from=%s/mine.tar / /x\\n' $PWD >c/Dockerfile")
+        .is_silent();
+    // One's own, wherever the files are from.
+    t.sh("img-build -q c | grep -c sha256; img-build -q - <c/Dockerfile | grep -c sha256")
+        .prints("1\n1\n");
+    t.sh("tar -C c -c . >web/c.tar; cp c/Dockerfile web; cp c/Dockerfile web/app; cd web/app && git init -q -b main && git add -A && git commit -q -m one")
+        .is_silent();
+    t.sh("img-build -q -f $PWD/c/Dockerfile $GIT/app | grep -c sha256").prints("1\n");
+    let path = t.path("work/mine.tar");
+    for context in [
+        "$GIT/app",
+        "http://$WEB/c.tar",
+        "http://$WEB/Dockerfile",
+        "- <web/c.tar",
+        "-f http://$WEB/Dockerfile c",
+    ] {
+        t.sh(&format!("img-build -q {context}"))
+            .says(&format!(
+                ":2: COPY: {}: only the user names paths of this host\n",
+                path.display()
+            ))
+            .exits(1);
+    }
+    // What a base image says is a stranger's, too.
+    t.sh("printf 'FROM base\\nONBUILD COPY --from=%s/mine.tar / /x\\n' $PWD | img-build -q -t trap - >trap; echo FROM trap >D")
+        .is_silent();
+    t.sh("img-build -q -f D c").exits(1).says(&format!(
+        "img-build: D:1: COPY: {}: only the user names paths of this host\nhint: --build-context NAME=PLACE\n",
+        path.display()
+    ));
+}
+
 /// Else ssh would look for its keys where root has them.
 #[test]
 fn a_repository_is_fetched_as_who_one_is() {

@@ -23,6 +23,7 @@ use img_build::check::{self, Known};
 use img_build::dockerfile::Dockerfile;
 use img_build::dockerfile::instruction::Operation;
 use img_build::dockerfile::scope::{self, Told};
+use img_build::dockerfile::stages;
 use img_build::output::deliver::{self, Made, Sink};
 use img_build::output::depfile::{self, Prerequisites};
 use img_build::output::{Output, report};
@@ -91,11 +92,16 @@ pub fn produce(options: &Options) -> Result<()> {
     let epoch = options.epoch(context.time)?;
     let place = place(options);
     let one = |platform: &Platform| {
+        let told = Told { platform: platform.clone(), ..told.clone() };
+        if context.theirs {
+            let refused = stages::refuse_paths(&file, &told);
+            refused.map_err(|err| err.in_file(&context.name))?;
+        }
         let request = Request {
             file: &file,
             name: &context.name,
             place: &place,
-            told: Told { platform: platform.clone(), ..told.clone() },
+            told,
             epoch,
             context: &context.tree,
             contexts: &contexts,

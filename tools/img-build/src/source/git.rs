@@ -393,9 +393,8 @@ fn authorization(repository: &Repository, elsewhere: &Elsewhere) -> Result<Optio
     let header = match secret("GIT_AUTH_HEADER")? {
         Some(header) => Some(header),
         // The user that GitHub and others have for it, as BuildKit says it.
-        None => secret("GIT_AUTH_TOKEN")?.map(|token| {
-            format!("Basic {}", STANDARD.encode(format!("x-access-token:{token}")))
-        }),
+        None => secret("GIT_AUTH_TOKEN")?
+            .map(|token| format!("Basic {}", STANDARD.encode(format!("x-access-token:{token}")))),
     };
     if header.is_some() && url.scheme() == "http" && !is_loopback(&url) {
         let refused = Err(anyhow!("{repository}: a secret does not go over plain HTTP"));
