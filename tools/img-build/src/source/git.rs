@@ -1,7 +1,7 @@
 //! Repositories, by git(1).
 //!
 //! ```text
-//! config      what git is to know, and all that it knows: nobody else's settings
+//! config      what git is to know, and all that it knows but for who we are: nobody else's settings
 //! errors      what it has said
 //! tree/       the files, and .git as long as it is needed
 //! ```
@@ -11,10 +11,9 @@
 //! a `-`. One commit is fetched, unless the server does not part with just one.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -60,7 +59,8 @@ const ENVIRONMENT: [&str; 20] = [
     "GIT_ALLOW_PROTOCOL",
 ];
 
-/// What git is told in any case. `followRedirects` is its default: nobody is led elsewhere halfway.
+/// What git is told in any case. `followRedirects` is its default: nobody is led elsewhere halfway, and none
+/// who says who he is at all.
 const SETTINGS: &str = "[core]
 	hooksPath = /dev/null
 	attributesFile = /dev/null
@@ -155,6 +155,8 @@ pub fn checkout(
 struct Git {
     program: PathBuf,
     dir: PathBuf,
+    /// Settings that lie on no disk, for this host.
+    private: Vec<(String, String)>,
     /// The host, if it is on the web.
     host: Option<String>,
     /// What is to be ended when a signal ends us.
@@ -166,17 +168,19 @@ impl Git {
         let program = which::which("git").map_err(|_| anyhow!("git is not installed"));
         let program =
             program.hint(|| "repositories are fetched by git(1): install git".to_string())?;
-        let mut settings = SETTINGS.to_owned();
-        if let Some(header) = authorization(repository, elsewhere)? {
+        let mut private = Vec::new();
+        if let (Some(header), Some(url)) = (authorization(repository, elsewhere)?, web(repository))
+        {
             ensure!(!header.contains(char::is_control), "a control character in a secret");
             // For all of this host: the repositories in this one are there as well, more often than not.
-            let url = Url::parse(&repository.remote)?.join("/")?;
-            let quoted = header.replace('\\', "\\\\").replace('"', "\\\"");
-            settings += &format!("[http \"{url}\"]\n\textraHeader = \"Authorization: {quoted}\"\n");
+            let of_host =
+                |key: &str| -> Result<String> { Ok(format!("http.{}.{key}", url.join("/")?)) };
+            private.push((of_host("extraHeader")?, format!("Authorization: {header}")));
+            // git would tell whoever it is sent to.
+            private.push((of_host("followRedirects")?, "false".into()));
         }
         let path = dir.join("config");
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(settings.as_bytes())).at(&path)?;
+        fs::write(&path, SETTINGS).at(&path)?;
         let running = Arc::new(Mutex::new(None));
         let registered = running.clone();
         cli::on_interrupt(move || {
@@ -187,7 +191,7 @@ impl Git {
             }
         })?;
         let host = web(repository).map(|url| place(&url));
-        Ok(Git { program, dir: dir.into(), host, running })
+        Ok(Git { program, dir: dir.into(), private, host, running })
     }
 
     /// Fetches a commit and checks it out; returns its ID and its time.
@@ -320,6 +324,7 @@ impl Git {
         command
             .env("GIT_CONFIG_GLOBAL", self.dir.join("config"))
             .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_COUNT", self.private.len().to_string())
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_TEMPLATE_DIR", "")
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -330,6 +335,10 @@ impl Git {
             .stdout(Stdio::piped())
             .stderr(errors.try_clone()?)
             .process_group(0);
+        for (number, (key, value)) in self.private.iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{number}"), key);
+            command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
+        }
         // ssh has its keys and its configuration where /etc/passwd says.
         if let Some((uid, gid)) = userns::was() {
             sys::run_as(&mut command, uid, gid);
@@ -353,10 +362,13 @@ impl Git {
             let verb = args.first().copied().unwrap_or_default();
             let why = reason(&String::from_utf8_lossy(&said), &status.to_string());
             let failed = Err(anyhow!("git {verb}: {why}"));
-            // It would have asked who we are, and could not.
-            return match (&self.host, why.starts_with("could not read Username")) {
-                (Some(host), true) => {
+            return match &self.host {
+                // It would have asked who we are, and could not.
+                Some(host) if why.starts_with("could not read Username") => {
                     failed.hint(|| format!("--secret id=GIT_AUTH_TOKEN.{host},env=TOKEN"))
+                }
+                _ if !self.private.is_empty() && why.contains("returned error: 30") => {
+                    failed.hint(|| "the address that it redirects to, with a token for that".into())
                 }
                 _ => failed,
             };

@@ -1,3 +1,4 @@
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -375,4 +376,82 @@ fn a_token_is_for_the_hosts_that_the_user_names() {
     }
     let clear = told(&[], &[of_x], "http://x/b.git");
     assert!(clear.contains("plain HTTP"), "{clear}");
+}
+
+/// A server of no repository, which sends everybody to `to`. What it was asked is in what it returns, and `look` sees it.
+fn sends_away(
+    to: Option<String>,
+    look: impl Fn(&str) + Send + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let asked = log.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let lines = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
+            let request: Vec<String> = lines.collect();
+            look(&request.join("\n"));
+            asked.lock().unwrap().extend(request);
+            let head = match &to {
+                Some(to) => format!(
+                    "302 Found\r\nlocation: http://{to}/x.git/info/refs?service=git-upload-pack"
+                ),
+                None => "404 Not Found".into(),
+            };
+            let end = "content-length: 0\r\nconnection: close";
+            // Who hangs up has enough.
+            let _ = write!(stream, "HTTP/1.1 {head}\r\n{end}\r\n\r\n");
+        }
+    });
+    (address, log)
+}
+
+/// Fetches from a server that wants to know who we are; returns what went wrong.
+fn get_with_token(dir: &Path, address: &str) -> anyhow::Error {
+    let url = format!("http://{address}/app.git");
+    let repository = Repository::parse(&url).unwrap().unwrap();
+    let scratch = || Ok(dir.to_owned());
+    let id = format!("GIT_AUTH_HEADER.{address}");
+    let secret = |name: &str| Ok((name == id).then(|| b"Bearer hunter2".to_vec()));
+    let elsewhere = Elsewhere::new(&scratch, &secret);
+    checkout(&repository, false, None, &elsewhere).err().unwrap()
+}
+
+#[test]
+fn a_token_does_not_follow_a_redirect() {
+    let (other, asked_other) = sends_away(None, |_| {});
+    let (address, asked) = sends_away(Some(other), |_| {});
+    let dir = tempfile::tempdir().unwrap();
+    let err = get_with_token(dir.path(), &address);
+    assert!(line(&err).contains("302"), "{}", line(&err));
+    assert!(hint_of(&err).unwrap().starts_with("the address that it redirects to"));
+    assert!(asked.lock().unwrap().contains(&"Authorization: Bearer hunter2".to_owned()));
+    assert_eq!(*asked_other.lock().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_token_lies_on_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (found, place) = (Arc::new(Mutex::new(Vec::new())), dir.path().to_owned());
+    let seen = found.clone();
+    let (address, asked) = sends_away(None, move |_| {
+        let mut dirs = vec![place.clone()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap().flatten() {
+                match entry.file_type().unwrap().is_dir() {
+                    true => dirs.push(entry.path()),
+                    false => seen.lock().unwrap().push(fs::read_to_string(entry.path()).unwrap()),
+                }
+            }
+        }
+    });
+    let err = get_with_token(dir.path(), &address);
+    assert!(line(&err).contains("not found"), "{}", line(&err));
+    assert!(asked.lock().unwrap().contains(&"Authorization: Bearer hunter2".to_owned()));
+    let found = found.lock().unwrap();
+    assert!(found.iter().any(|text| text.contains("hooksPath")), "it was there");
+    assert!(found.iter().all(|text| !text.contains("hunter2")));
 }
