@@ -340,3 +340,24 @@ fn what_is_not_to_be_kept_is_not() {
         assert!(!dir.path().join("web").exists(), "{headers}");
     }
 }
+
+/// Whoever answers once in the server's place would have his own file kept for good.
+#[test]
+fn what_comes_over_plain_http_is_not_believed_again() {
+    let server = Server::start(|asked, _| match asked.contains("\"1\"") {
+        true => (304, String::new(), Vec::new()),
+        false => (200, "etag: \"1\"\r\n".into(), b"hi".into()),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let url = |path: &str| server.url(path).replace("127.0.0.1", "0.0.0.0");
+    let get = |checksum| text(&fetch_to(dir.path(), &url("a"), checksum, &[]).unwrap());
+    assert_eq!((get(None), get(None)), ("hi".into(), "hi".into()));
+    assert_eq!(server.log(), ["/a", "/a"]);
+    assert!(!dir.path().join("web").exists());
+    // One of a checksum is what it is.
+    let hi = Digest::of(b"hi");
+    assert_eq!((get(Some(&hi)), get(Some(&hi))), ("hi".into(), "hi".into()));
+    assert_eq!(server.log().len(), 3);
+    assert_eq!(get(None), "hi");
+    assert_eq!(server.log(), ["/a"; 4]);
+}
