@@ -74,7 +74,8 @@ fn fetch(
     elsewhere: &Elsewhere,
 ) -> Result<Fetched> {
     let kept = Kept::of(address, &(elsewhere.scratch)()?);
-    let mut known = kept.record().filter(|record| match (checksum, record.digest()) {
+    let record = kept.as_ref().and_then(Kept::record);
+    let mut known = record.filter(|record| match (checksum, record.digest()) {
         (Some(expected), digest) => digest == Some(*expected),
         (None, digest) => digest.is_some(),
     });
@@ -83,8 +84,12 @@ fn fetch(
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let mut file = File::from(openat(&root, name, flags, mode).context("cannot keep it")?);
+    let copy = |record: Option<Record>, file: &mut File| match (&kept, record) {
+        (Some(kept), Some(record)) => kept.copy(&record, file),
+        _ => Ok(None),
+    };
     let mut got = match checksum {
-        Some(_) => known.take().map_or(Ok(None), |record| kept.copy(&record, &mut file))?,
+        Some(_) => copy(known.take(), &mut file)?,
         None => None,
     };
     let mut failed = 0;
@@ -97,14 +102,14 @@ fn fetch(
         let err = match once(address, asked, elsewhere, known.as_ref(), hasher, &mut file) {
             Ok(Answer::New { digest, size, mtime, sure, record }) => {
                 let right = checksum.map_or(sure, |expected| *expected == digest);
-                if let Some(record) = record.filter(|_| right) {
+                if let (Some(kept), Some(record)) = (&kept, record.filter(|_| right)) {
                     kept.keep(&dir.path().join(name), record, &digest, size);
                 }
                 break (digest, size, mtime);
             }
             Ok(Answer::Same) => {
                 // Of what is not what it was, all is fetched.
-                got = known.take().map_or(Ok(None), |record| kept.copy(&record, &mut file))?;
+                got = copy(known.take(), &mut file)?;
                 continue;
             }
             Err(err) => err,

@@ -129,16 +129,22 @@ const PREFIX: &str = "source-";
 /// How long nobody touches a directory that nobody holds: it may just have been made.
 const UNTOUCHED: Duration = Duration::from_secs(3600);
 
+/// What an unpacked archive is called: see [`cli::Operand::find`]. Nobody locks it, or works on it for so long.
+const ARCHIVE: (&str, Duration) = ("archive-", Duration::from_secs(30 * 24 * 3600));
+
 /// Removes the directories of those who were killed.
 fn sweep(above: &Path) {
     for entry in fs::read_dir(above).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let kinds = [(PREFIX, UNTOUCHED), ARCHIVE];
+        let kind =
+            kinds.iter().find(|(prefix, _)| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+        let Some((_, limit)) = kind else { continue };
         let old = || {
             let modified = entry.metadata().ok()?.modified().ok()?;
-            SystemTime::now().duration_since(modified).ok().filter(|since| *since > UNTOUCHED)
+            SystemTime::now().duration_since(modified).ok().filter(|since| since > limit)
         };
-        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        if ours
-            && old().is_some()
+        if old().is_some()
             && let Ok(dir) = openat(CWD, entry.path(), DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
             && flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
         {

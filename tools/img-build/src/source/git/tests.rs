@@ -160,12 +160,17 @@ fn what_is_in_use_is_not_swept_away() {
     let found = served.get("app#:inner").unwrap();
     let [used] = &names(&scratch)[..] else { panic!("there is one") };
     age(&scratch.join(used));
-    let left = scratch.join("source-left");
-    fs::create_dir(&left).unwrap();
-    age(&left);
+    let [left, archive] = ["source-left", "archive-used"].map(|name| scratch.join(name));
+    for dir in [&left, &archive] {
+        fs::create_dir(dir).unwrap();
+        age(dir);
+    }
     drop(served.get("app").unwrap());
     assert_eq!(names(&path(&found, "")), ["run"]);
-    assert!(!left.exists());
+    assert!(!left.exists() && archive.exists());
+    File::open(&archive).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    drop(served.get("app").unwrap());
+    assert!(!archive.exists());
 }
 
 #[test]
