@@ -8,7 +8,9 @@
 //!
 //! A repository is a stranger's. No hook runs and no filter, no protocol is
 //! spoken but those of the network, and nothing that is told to git begins with
-//! a `-`. One commit is fetched, unless the server does not part with just one.
+//! a `-`. A server that says nothing is not waited for. One commit is fetched, unless the server does not part with just one.
+
+mod watch;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,8 +18,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
@@ -27,11 +30,13 @@ use common::digest::Digest;
 use common::error::{At, Hint, sanitised};
 use common::registry::http::{is_loopback, place};
 use common::{sys, userns};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::openat;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use url::Url;
 
+use self::watch::Watch;
 use super::repository::Repository;
 use super::{DIRECTORY, Elsewhere, Tree, open_beneath};
 
@@ -88,7 +93,7 @@ const SETTINGS: &str = "[core]
 ";
 
 /// The most that is read of what git answers.
-const ANSWER: u64 = 1 << 20;
+const ANSWER: usize = 1 << 20;
 /// The most that is read of what it has said.
 const SAID: u64 = 8 << 10;
 
@@ -159,6 +164,8 @@ struct Git {
     private: Vec<(String, String)>,
     /// The host, if it is on the web.
     host: Option<String>,
+    /// How long it may do nothing.
+    stall: Duration,
     /// What is to be ended when a signal ends us.
     running: Arc<Mutex<Option<Pid>>>,
 }
@@ -191,7 +198,7 @@ impl Git {
             }
         })?;
         let host = web(repository).map(|url| place(&url));
-        Ok(Git { program, dir: dir.into(), private, host, running })
+        Ok(Git { program, dir: dir.into(), private, host, stall: elsewhere.stall, running })
     }
 
     /// Fetches a commit and checks it out; returns its ID and its time.
@@ -316,7 +323,7 @@ impl Git {
         default(
             &mut command,
             "GIT_SSH_COMMAND",
-            "ssh -oBatchMode=yes -oConnectTimeout=30".as_ref(),
+            "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=10".as_ref(),
         );
         if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
             default(&mut command, "GIT_SSL_CAINFO", &file);
@@ -347,19 +354,22 @@ impl Git {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = command.spawn().at(&self.program)?;
         *running = Pid::from_raw(i32::try_from(child.id())?);
+        let group = *running;
         drop(running);
-        let mut answer = String::new();
         let stdout = child.stdout.take().context("no answer")?;
-        let read = stdout.take(ANSWER).read_to_string(&mut answer);
+        let answer = self.listen(stdout, group.context("no process")?);
         let status = child.wait();
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let status = status?;
+        let verb = args.first().copied().unwrap_or_default();
+        if answer.as_ref().is_ok_and(Option::is_none) {
+            bail!("git {verb}: nothing has come for {} s", self.stall.as_secs());
+        }
         if !status.success() {
             let end = errors.seek(SeekFrom::End(0))?;
             errors.seek(SeekFrom::Start(end.saturating_sub(SAID)))?;
             let mut said = Vec::new();
             errors.take(SAID).read_to_end(&mut said)?;
-            let verb = args.first().copied().unwrap_or_default();
             let why = reason(&String::from_utf8_lossy(&said), &status.to_string());
             let failed = Err(anyhow!("git {verb}: {why}"));
             return match &self.host {
@@ -373,8 +383,31 @@ impl Git {
                 _ => failed,
             };
         }
-        read.context("what git answers")?;
+        let answer = answer.context("what git answers")?.unwrap_or_default();
+        let answer = String::from_utf8(answer).context("what git answers")?;
         Ok(answer.trim_end().to_owned())
+    }
+
+    /// Reads what git answers; nothing, if it was ended since it did nothing any more.
+    fn listen(&self, mut stdout: ChildStdout, group: Pid) -> Result<Option<Vec<u8>>> {
+        let mut watch = Watch::of(group, self.stall);
+        let pace = Timespec::try_from(watch.pace())?;
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while answer.len() < ANSWER {
+            match poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&pace)) {
+                Ok(0) if watch.is_over() => {
+                    kill_process_group(group, Signal::KILL)?;
+                    return Ok(None);
+                }
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => match stdout.read(&mut buffer)? {
+                    0 => break,
+                    n => answer.extend(&buffer[..n]),
+                },
+                Err(err) => return Err(err.into()),
+            }
+        }
+        Ok(Some(answer))
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Elsewhere<'a> {
     http: Http,
     retries: u32,
     backoff: Duration,
+    /// The longest silence.
+    stall: Duration,
     /// The hosts of the repositories that the user named: what tells git who we are, and names no host, is for these.
     hosts: Mutex<BTreeSet<String>>,
 }
@@ -96,7 +98,7 @@ impl<'a> Elsewhere<'a> {
     ) -> Elsewhere<'a> {
         let Options { verify, stall, certs, retries, backoff, .. } = Options::of_user();
         let (http, hosts) = (Http::new(verify, stall, certs), Mutex::default());
-        Elsewhere { scratch, secret, http, retries, backoff, hosts }
+        Elsewhere { scratch, secret, http, retries, backoff, stall, hosts }
     }
 
     /// Makes a directory for what comes. It is locked as long as its descriptor is open.

@@ -3,7 +3,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use common::error::{hint_of, line};
 use tempfile::TempDir;
@@ -459,4 +459,46 @@ fn a_token_lies_on_no_disk() {
     let found = found.lock().unwrap();
     assert!(found.iter().any(|text| text.contains("hooksPath")), "it was there");
     assert!(found.iter().all(|text| !text.contains("hunter2")));
+}
+
+#[test]
+fn a_server_that_says_nothing_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = || Ok(dir.path().to_owned());
+    let mut elsewhere = Elsewhere::new(&scratch, &|_| Ok(None));
+    elsewhere.stall = Duration::from_secs(2);
+    let begun = Instant::now();
+    for scheme in ["git", "http"] {
+        let repository = Repository::parse(&format!("{scheme}://{address}/app.git")).unwrap();
+        let err = checkout(&repository.unwrap(), false, None, &elsewhere).err().unwrap();
+        let said = line(&err);
+        assert!(said.ends_with("app.git: git ls-remote: nothing has come for 2 s"), "{said}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert_eq!(names(dir.path()), Vec::<String>::new());
+}
+
+/// What a server sends now and then, or what takes long here, is waited for.
+#[test]
+fn git_is_let_to_do_what_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    // A shell that is called git: processes are told by their names.
+    let program = dir.path().join("git");
+    symlink("/bin/sh", &program).unwrap();
+    let run = |script: &str| {
+        let stall = Duration::from_secs(1);
+        let (program, dir, running) = (program.clone(), dir.path().to_owned(), Arc::default());
+        let git = Git { program, dir, private: Vec::new(), host: None, stall, running };
+        git.run(&["-c", script], false).map_err(|err| line(&err))
+    };
+    let silent = "git -c: nothing has come for 1 s".to_owned();
+    assert_eq!(run("sleep 60; echo"), Err(silent));
+    assert_eq!(
+        run("for n in 1 2 3 4 5 6; do sleep 0.4; read x </dev/null; echo $n >&2; done; echo a"),
+        Ok("a".into())
+    );
+    assert_eq!(run("n=0; while [ $n -lt 1000000 ]; do n=$((n+1)); done; echo a"), Ok("a".into()));
+    assert_eq!(run("exec >&-; exit 3").unwrap_err(), "git -c: exit status: 3");
 }
