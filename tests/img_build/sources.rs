@@ -194,6 +194,10 @@ fn a_repository_is_a_context() {
     t.sh("SOURCE_DATE_EPOCH=context img-build -q -t app $GIT/app >line; img-inspect -f '{{.Created}}' app")
         .prints("2023-11-14T22:13:20Z\n");
     t.sh("img-build -q -f d/Dockerfile $GIT/app | grep -c sha256").prints("1\n");
+    let keep = "img-build -q -o out $GIT/app --build-arg BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+    t.sh(&format!("{keep}=1 && ls -d out/.git; rm -r out")).prints("out/.git\n");
+    t.sh(&format!("{keep}=0 && ls -A out | grep -x .git; rm -r out")).is_silent();
+    t.sh(&format!("{keep}=no")).exits(2).says("KEEP_GIT_DIR=no: neither true nor false");
     t.sh("img-build $GIT/app#none").says("no branch, tag or commit none in it").exits(1);
     t.sh("img-build $GIT/app#:../..").says("it leads out of the repository").exits(1);
     t.sh("PATH=$(dirname $(command -v img-build)); img-build $GIT/app").fails(
