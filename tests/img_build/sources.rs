@@ -198,6 +198,10 @@ fn a_repository_is_a_context() {
           img-build -q -f L --build-arg SOURCE_DATE_EPOCH=context -t app $GIT/app >line; img-inspect -f '{{.Config.Labels.t}}' app")
         .prints("1700000000\n");
     t.sh("img-build -q -f d/Dockerfile $GIT/app | grep -c sha256").prints("1\n");
+    let keep = "img-build -q -o out $GIT/app --build-arg BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+    t.sh(&format!("{keep}=1 && ls -d out/.git; rm -r out")).prints("out/.git\n");
+    t.sh(&format!("{keep}=0 && ls -A out | grep -x .git; rm -r out")).is_silent();
+    t.sh(&format!("{keep}=no")).exits(2).says("KEEP_GIT_DIR=no: neither true nor false");
     t.sh("img-build $GIT/app#none").says("no branch, tag or commit none in it").exits(1);
     t.sh("img-build $GIT/app#:../..").says("it leads out of the repository").exits(1);
     t.sh("PATH=$(dirname $(command -v img-build)); img-build $GIT/app").fails(
@@ -234,6 +238,43 @@ fn a_repository_is_added() {
     t.sh(&format!("{} cat out/app/f", add("", ""))).prints("two\n");
     t.sh("echo three >web/app/f; git -C web/app commit -qam three; img-build -q -o out . && cat out/app/f")
         .prints("three\n");
+}
+
+/// A stranger would take what the user alone may read.
+#[test]
+fn only_the_user_names_paths_of_this_host() {
+    let t = Sandbox::with_image("base");
+    serve(&t);
+    t.sh("img-save base >mine.tar; mkdir c web/app; printf 'FROM base\\nCOPY --from=%s/mine.tar / /x\\n' $PWD >c/Dockerfile")
+        .is_silent();
+    // One's own, wherever the files are from.
+    t.sh("img-build -q c | grep -c sha256; img-build -q - <c/Dockerfile | grep -c sha256")
+        .prints("1\n1\n");
+    t.sh("tar -C c -c . >web/c.tar; cp c/Dockerfile web; cp c/Dockerfile web/app; cd web/app && git init -q -b main && git add -A && git commit -q -m one")
+        .is_silent();
+    t.sh("img-build -q -f $PWD/c/Dockerfile $GIT/app | grep -c sha256").prints("1\n");
+    let path = t.path("work/mine.tar");
+    for context in [
+        "$GIT/app",
+        "http://$WEB/c.tar",
+        "http://$WEB/Dockerfile",
+        "- <web/c.tar",
+        "-f http://$WEB/Dockerfile c",
+    ] {
+        t.sh(&format!("img-build -q {context}"))
+            .says(&format!(
+                ":2: COPY: {}: only the user names paths of this host\n",
+                path.display()
+            ))
+            .exits(1);
+    }
+    // What a base image says is a stranger's, too.
+    t.sh("printf 'FROM base\\nONBUILD COPY --from=%s/mine.tar / /x\\n' $PWD | img-build -q -t trap - >trap; echo FROM trap >D")
+        .is_silent();
+    t.sh("img-build -q -f D c").exits(1).says(&format!(
+        "img-build: D:1: COPY: {}: only the user names paths of this host\nhint: --build-context NAME=PLACE\n",
+        path.display()
+    ));
 }
 
 /// Else ssh would look for its keys where root has them.

@@ -23,6 +23,7 @@ use img_build::check::{self, Known};
 use img_build::dockerfile::Dockerfile;
 use img_build::dockerfile::instruction::Operation;
 use img_build::dockerfile::scope::{self, Told};
+use img_build::dockerfile::stages;
 use img_build::output::deliver::{self, Made, Sink};
 use img_build::output::depfile::{self, Prerequisites};
 use img_build::output::{Output, report};
@@ -34,6 +35,9 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
 use crate::options::{EPOCH, Network, Options};
+
+/// The argument of BuildKit's that says whether the .git directory of a context is kept.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 /// Builds an image.
 pub fn produce(options: &Options) -> Result<()> {
@@ -59,7 +63,7 @@ pub fn produce(options: &Options) -> Result<()> {
     let secrets = given.secrets.clone();
     let secret = |id: &str| Ok(secrets.get(id).map(|secret| secret.bytes().to_vec()));
     let elsewhere = Elsewhere::new(&scratch, &secret);
-    let keep_git_dir = options.arguments().contains_key("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let keep_git_dir = keep_git_dir(options)?;
     let context =
         context::open(&options.context, options.file.as_deref(), keep_git_dir, &elsewhere)?;
     let file = Dockerfile::parse(&context.dockerfile).map_err(|err| err.in_file(&context.name))?;
@@ -94,11 +98,16 @@ pub fn produce(options: &Options) -> Result<()> {
     let imports = Imports::new(&options.imports, &elsewhere, steps.style);
     let place = place(options);
     let one = |platform: &Platform| {
+        let told = Told { platform: platform.clone(), ..told.clone() };
+        if context.theirs {
+            let refused = stages::refuse_paths(&file, &told);
+            refused.map_err(|err| err.in_file(&context.name))?;
+        }
         let request = Request {
             file: &file,
             name: &context.name,
             place: &place,
-            told: Told { platform: platform.clone(), ..told.clone() },
+            told,
             epoch,
             context: &context.tree,
             contexts: &contexts,
@@ -139,6 +148,14 @@ pub fn produce(options: &Options) -> Result<()> {
         new.into_iter().try_for_each(depfile::touch)?;
     }
     Ok(())
+}
+
+/// Returns whether the .git directory of a context is kept.
+fn keep_git_dir(options: &Options) -> Result<bool> {
+    let arguments = options.arguments();
+    let Some(text) = arguments.get(KEEP_GIT_DIR) else { return Ok(false) };
+    let usage = || Usage(format!("--build-arg {KEEP_GIT_DIR}={text}: neither true nor false"));
+    Ok(cli::boolean(text).ok_or_else(usage)?)
 }
 
 /// Writes the results of steps to where `--cache-to` says. The image is done, whatever comes of it.

@@ -9,7 +9,8 @@
 //!
 //! Of two stages with one name the later hides the earlier from what follows.
 //! A stage that takes from a later one is an error if it is needed, and one that
-//! takes from itself, over however many others, always is.
+//! takes from itself, over however many others, always is. Only the user names paths of this host: neither what an
+//! image kept nor a Dockerfile that somebody else wrote does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,7 @@ use common::platform::Platform;
 use common::reference::Reference;
 
 use super::instruction::{Instruction, Operation};
-use super::scope::Globals;
+use super::scope::{Globals, Told};
 use super::words::Lexer;
 use super::{Dockerfile, instructions};
 use crate::error::{Error, Result, nearest};
@@ -138,6 +139,7 @@ impl Graph {
             let triggers = triggers.iter().map(|text| trigger(text, line));
             let triggers: Vec<Instruction> = triggers.collect::<Result<_>>()?;
             let taken = self.all_taken(&triggers, Lexer::new(escape))?;
+            taken.iter().try_for_each(|taken| refuse_path(&taken.from))?;
             Ok((triggers, taken))
         };
         let (triggers, taken) = of_image().map_err(|err| err.of("ONBUILD").at(line))?;
@@ -348,6 +350,31 @@ fn elsewhere(name: &str) -> Result<Base> {
         // A layout or an archive: docker knows neither, and takes no such name for another thing.
         Err(_) if is_path(name) => Ok(Base::Image(name.to_owned())),
         Err(err) => Err(Error::new(common::error::line(&err))),
+    }
+}
+
+/// Refuses a Dockerfile that somebody else wrote if it names paths of this host, needed or not: what an image
+/// kept may need any stage.
+pub fn refuse_paths(file: &Dockerfile, told: &Told) -> Result<()> {
+    let graph = Graph::of(file, &Globals::of(file, told)?, &told.contexts)?;
+    for node in &graph.stages {
+        refuse_path(&node.base).map_err(|err| err.of("FROM").at(node.line))?;
+        for taken in &node.sources {
+            let refused = refuse_path(&taken.from);
+            refused.map_err(|err| err.of(&taken.instruction).at(taken.line))?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a path of this host, which a stranger would take from.
+fn refuse_path(base: &Base) -> Result<()> {
+    match base {
+        Base::Image(name) if is_path(name) => {
+            let err = Error::new(format!("{name}: only the user names paths of this host"));
+            Err(err.hint("--build-context NAME=PLACE"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Context {
     pub dockerfile: Vec<u8>,
     /// What the Dockerfile is called in messages.
     pub name: String,
+    /// Whether somebody else wrote it: it is from a repository, the web or a tar.
+    pub theirs: bool,
     /// The files of this host that were read to know all this.
     pub files: Vec<PathBuf>,
     /// When the commit was made that it is, in seconds since 1970: `SOURCE_DATE_EPOCH=context`.
@@ -87,6 +89,25 @@ pub(super) fn directory(path: &Path, name: &str) -> Result<Tree> {
     Ok(tree)
 }
 
+/// A Dockerfile.
+struct Text {
+    bytes: Vec<u8>,
+    name: String,
+    theirs: bool,
+}
+
+impl Text {
+    /// One that the user has given.
+    fn ours(bytes: Vec<u8>, name: impl Into<String>) -> Text {
+        Text { bytes, name: name.into(), theirs: false }
+    }
+
+    /// One that came with what was fetched or unpacked.
+    fn theirs(bytes: Vec<u8>, name: impl Into<String>) -> Text {
+        Text { bytes, name: name.into(), theirs: true }
+    }
+}
+
 /// A context whose ignore file was not looked for.
 struct Found {
     context: Context,
@@ -97,9 +118,10 @@ struct Found {
 }
 
 impl Found {
-    /// Returns a context that is no directory of this host.
-    fn remote(tree: Tree, (dockerfile, name): (Vec<u8>, String), time: Option<i64>) -> Found {
-        let context = Context { tree, dockerfile, name, files: Vec::new(), time };
+    /// Returns a context without an ignore file.
+    fn of(tree: Tree, text: Text, time: Option<i64>) -> Found {
+        let Text { bytes: dockerfile, name, theirs } = text;
+        let context = Context { tree, dockerfile, name, theirs, files: Vec::new(), time };
         Found { context, dir: None, beside: None }
     }
 }
@@ -128,20 +150,21 @@ fn find(
             _ => text,
         });
         if let Some(repository) = Repository::parse(short.as_deref().unwrap_or(text))? {
-            let checkout = git::checkout(&repository, keep_git_dir, None, elsewhere)?;
+            let checkout = git::context(&repository, keep_git_dir, elsewhere)?;
             let tree = Tree { name: "context".into(), ..checkout.tree };
             let dockerfile = within(&tree, file, true, elsewhere)?;
-            return Ok(Found::remote(tree, dockerfile, Some(checkout.time)));
+            return Ok(Found::of(tree, dockerfile, Some(checkout.time)));
         }
         if is_url(text) {
             return match fetched(text, "context", elsewhere)? {
                 (tree, None) => {
                     let dockerfile = within(&tree, file, true, elsewhere)?;
-                    Ok(Found::remote(tree, dockerfile, None))
+                    Ok(Found::of(tree, dockerfile, None))
                 }
                 (tree, Some(bytes)) => {
                     ensure!(file.is_none(), Usage(format!("{AMBIGUOUS}: -f and the URL")));
-                    Ok(Found::remote(tree, (bytes, Address::parse(text)?.to_string()), None))
+                    let name = Address::parse(text)?.to_string();
+                    Ok(Found::of(tree, Text::theirs(bytes, name), None))
                 }
             };
         }
@@ -160,21 +183,20 @@ const AMBIGUOUS: &str = "there are two Dockerfiles";
 
 fn local(path: &Path, file: Option<&Path>, elsewhere: &Elsewhere) -> Result<Found> {
     let tree = Tree::directory(path, "context")?;
-    let (dockerfile, name, beside) = match file {
-        Some(file) if file == Path::new("-") => (text_on_stdin()?, "stdin".into(), None),
+    let (text, beside) = match file {
+        Some(file) if file == Path::new("-") => (text_on_stdin()?, None),
         Some(file) if file.to_str().is_some_and(is_url) => {
-            let (bytes, name) = fetched_dockerfile(file, elsewhere)?;
-            (bytes, name, None)
+            (fetched_dockerfile(file, elsewhere)?, None)
         }
         _ => {
             let file = file.map_or_else(|| default(path), Path::to_owned);
             let bytes = read(&file)?;
-            (bytes, file.display().to_string(), Some(file))
+            (Text::ours(bytes, file.display().to_string()), Some(file))
         }
     };
-    let files = beside.iter().cloned().collect();
-    let context = Context { tree, dockerfile, name, files, time: None };
-    Ok(Found { context, dir: Some(path.into()), beside })
+    let mut found = Found::of(tree, text, None);
+    found.context.files.extend(beside.clone());
+    Ok(Found { dir: Some(path.into()), beside, ..found })
 }
 
 /// Returns where the Dockerfile of a directory is if nobody says so.
@@ -211,8 +233,9 @@ fn take_stdin(what: &str) -> Result<File> {
     Ok(stdin)
 }
 
-fn text_on_stdin() -> Result<Vec<u8>> {
-    limited(take_stdin("a Dockerfile")?, dockerfile::LONGEST).context("stdin")
+fn text_on_stdin() -> Result<Text> {
+    let bytes = limited(take_stdin("a Dockerfile")?, dockerfile::LONGEST).context("stdin")?;
+    Ok(Text::ours(bytes, "stdin"))
 }
 
 /// Takes what comes on stdin for a tar or for a Dockerfile, whatever it looks like.
@@ -228,12 +251,12 @@ fn stdin(file: Option<&Path>, elsewhere: &Elsewhere) -> Result<Found> {
     if is_tar {
         let tree = extract(all, "context", elsewhere).context("stdin")?;
         let dockerfile = within(&tree, file, false, elsewhere)?;
-        return Ok(Found::remote(tree, dockerfile, None));
+        return Ok(Found::of(tree, dockerfile, None));
     }
     ensure!(file.is_none(), Usage(format!("{AMBIGUOUS}: -f and stdin")));
     let bytes = limited(all, dockerfile::LONGEST).context("stdin")?;
     let (dir, root) = elsewhere.directory()?;
-    Ok(Found::remote(Tree::ours(root, "context", dir), (bytes, "stdin".into()), None))
+    Ok(Found::of(Tree::ours(root, "context", dir), Text::ours(bytes, "stdin"), None))
 }
 
 /// Makes a tree of a tar, which may be packed.
@@ -267,34 +290,29 @@ pub(super) fn fetched(
 }
 
 /// Fetches the Dockerfile alone: `-f https://...`.
-fn fetched_dockerfile(file: &Path, elsewhere: &Elsewhere) -> Result<(Vec<u8>, String)> {
+fn fetched_dockerfile(file: &Path, elsewhere: &Elsewhere) -> Result<Text> {
     let address = Address::parse(file.to_str().unwrap_or_default())?;
     let single = http::get_as(&address, SINGLE, None, elsewhere)?;
     let opened = regular(single.tree.root.as_fd(), SINGLE)?.context("it has vanished")?;
-    Ok((limited(opened, dockerfile::LONGEST)?, address.to_string()))
+    Ok(Text::theirs(limited(opened, dockerfile::LONGEST)?, address.to_string()))
 }
 
 fn is_url(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
 
-/// Reads the Dockerfile of a context that is no directory of this host; returns its name, too.
+/// Reads the Dockerfile of a context that is no directory of this host.
 ///
 /// With `apart`, a path that begins with `/` is one of this host.
-fn within(
-    tree: &Tree,
-    file: Option<&Path>,
-    apart: bool,
-    elsewhere: &Elsewhere,
-) -> Result<(Vec<u8>, String)> {
+fn within(tree: &Tree, file: Option<&Path>, apart: bool, elsewhere: &Elsewhere) -> Result<Text> {
     let names = match file {
         None => vec!["Dockerfile", "dockerfile"],
-        Some(file) if file == Path::new("-") => return Ok((text_on_stdin()?, "stdin".into())),
+        Some(file) if file == Path::new("-") => return text_on_stdin(),
         Some(file) if file.to_str().is_some_and(is_url) => {
             return fetched_dockerfile(file, elsewhere);
         }
         Some(file) if apart && file.is_absolute() => {
-            return Ok((read(file)?, file.display().to_string()));
+            return Ok(Text::ours(read(file)?, file.display().to_string()));
         }
         Some(file) => {
             vec![file.to_str().with_context(|| format!("{}: not UTF-8", file.display()))?]
@@ -307,7 +325,7 @@ fn within(
         let opened = regular(tree.root.as_fd(), path).with_context(|| (*name).to_string())?;
         if let Some(file) = opened {
             let bytes = limited(file, dockerfile::LONGEST).with_context(|| (*name).to_string())?;
-            return Ok((bytes, (*name).into()));
+            return Ok(Text::theirs(bytes, *name));
         }
     }
     Err(anyhow!("{}: not in the context", names[0]))

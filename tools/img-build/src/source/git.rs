@@ -1,24 +1,26 @@
 //! Repositories, by git(1).
 //!
 //! ```text
-//! config      what git is to know, and all that it knows: nobody else's settings
+//! config      what git is to know, and all that it knows but for who we are: nobody else's settings
 //! errors      what it has said
 //! tree/       the files, and .git as long as it is needed
 //! ```
 //!
 //! A repository is a stranger's. No hook runs and no filter, no protocol is
 //! spoken but those of the network, and nothing that is told to git begins with
-//! a `-`. One commit is fetched, unless the server does not part with just one.
+//! a `-`. A server that says nothing is not waited for. One commit is fetched, unless the server does not part with just one.
+
+mod watch;
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
@@ -26,11 +28,15 @@ use base64::engine::general_purpose::STANDARD;
 use common::cli;
 use common::digest::Digest;
 use common::error::{At, Hint, sanitised};
+use common::registry::http::{is_loopback, place};
 use common::{sys, userns};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::openat;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
+use url::Url;
 
+use self::watch::Watch;
 use super::repository::Repository;
 use super::{DIRECTORY, Elsewhere, Tree, open_beneath};
 
@@ -58,7 +64,8 @@ const ENVIRONMENT: [&str; 20] = [
     "GIT_ALLOW_PROTOCOL",
 ];
 
-/// What git is told in any case. `followRedirects` is its default: nobody is led elsewhere halfway.
+/// What git is told in any case. `followRedirects` is its default: nobody is led elsewhere halfway, and none
+/// who says who he is at all.
 const SETTINGS: &str = "[core]
 	hooksPath = /dev/null
 	attributesFile = /dev/null
@@ -86,7 +93,7 @@ const SETTINGS: &str = "[core]
 ";
 
 /// The most that is read of what git answers.
-const ANSWER: u64 = 1 << 20;
+const ANSWER: usize = 1 << 20;
 /// The most that is read of what it has said.
 const SAID: u64 = 8 << 10;
 
@@ -103,6 +110,19 @@ pub struct Checkout {
     pub time: i64,
     /// What stands for all that is in the tree.
     pub identity: Digest,
+}
+
+/// Fetches a repository that is a context. The user named it, and so its host as one to tell who we are.
+pub(super) fn context(
+    repository: &Repository,
+    keep: bool,
+    elsewhere: &Elsewhere,
+) -> Result<Checkout> {
+    if let Some(url) = web(repository) {
+        let mut hosts = elsewhere.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.insert(place(&url));
+    }
+    checkout(repository, keep, None, elsewhere)
 }
 
 /// Fetches what a repository means. With `keep`, its .git directory comes along; `checksum` is how the ID begins.
@@ -131,13 +151,21 @@ pub fn checkout(
     let origin = if keep { repository.to_string() } else { String::new() };
     let with = format!("git\0{commit}\0{inner}\0{}\0{origin}", repository.submodules);
     let identity = Digest::of(with.as_bytes());
-    Ok(Checkout { tree: Tree::ours(top, &repository.to_string(), dir), commit, time, identity })
+    // The directory goes first, and then its lock.
+    let tree = Tree::ours(top, &repository.to_string(), (dir, root));
+    Ok(Checkout { tree, commit, time, identity })
 }
 
 /// Runs git in a directory.
 struct Git {
     program: PathBuf,
     dir: PathBuf,
+    /// Settings that lie on no disk, for this host.
+    private: Vec<(String, String)>,
+    /// The host, if it is on the web.
+    host: Option<String>,
+    /// How long it may do nothing.
+    stall: Duration,
     /// What is to be ended when a signal ends us.
     running: Arc<Mutex<Option<Pid>>>,
 }
@@ -147,17 +175,19 @@ impl Git {
         let program = which::which("git").map_err(|_| anyhow!("git is not installed"));
         let program =
             program.hint(|| "repositories are fetched by git(1): install git".to_string())?;
-        let mut settings = SETTINGS.to_owned();
-        if let Some(header) = authorization(repository, elsewhere)? {
+        let mut private = Vec::new();
+        if let (Some(header), Some(url)) = (authorization(repository, elsewhere)?, web(repository))
+        {
             ensure!(!header.contains(char::is_control), "a control character in a secret");
             // For all of this host: the repositories in this one are there as well, more often than not.
-            let url = url::Url::parse(&repository.remote)?.join("/")?;
-            let quoted = header.replace('\\', "\\\\").replace('"', "\\\"");
-            settings += &format!("[http \"{url}\"]\n\textraHeader = \"Authorization: {quoted}\"\n");
+            let of_host =
+                |key: &str| -> Result<String> { Ok(format!("http.{}.{key}", url.join("/")?)) };
+            private.push((of_host("extraHeader")?, format!("Authorization: {header}")));
+            // git would tell whoever it is sent to.
+            private.push((of_host("followRedirects")?, "false".into()));
         }
         let path = dir.join("config");
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(settings.as_bytes())).at(&path)?;
+        fs::write(&path, SETTINGS).at(&path)?;
         let running = Arc::new(Mutex::new(None));
         let registered = running.clone();
         cli::on_interrupt(move || {
@@ -167,7 +197,8 @@ impl Git {
                 let _ = kill_process_group(pid, Signal::KILL);
             }
         })?;
-        Ok(Git { program, dir: dir.into(), running })
+        let host = web(repository).map(|url| place(&url));
+        Ok(Git { program, dir: dir.into(), private, host, stall: elsewhere.stall, running })
     }
 
     /// Fetches a commit and checks it out; returns its ID and its time.
@@ -292,7 +323,7 @@ impl Git {
         default(
             &mut command,
             "GIT_SSH_COMMAND",
-            "ssh -oBatchMode=yes -oConnectTimeout=30".as_ref(),
+            "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=10".as_ref(),
         );
         if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
             default(&mut command, "GIT_SSL_CAINFO", &file);
@@ -300,6 +331,7 @@ impl Git {
         command
             .env("GIT_CONFIG_GLOBAL", self.dir.join("config"))
             .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_COUNT", self.private.len().to_string())
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_TEMPLATE_DIR", "")
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -310,6 +342,10 @@ impl Git {
             .stdout(Stdio::piped())
             .stderr(errors.try_clone()?)
             .process_group(0);
+        for (number, (key, value)) in self.private.iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{number}"), key);
+            command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
+        }
         // ssh has its keys and its configuration where /etc/passwd says.
         if let Some((uid, gid)) = userns::was() {
             sys::run_as(&mut command, uid, gid);
@@ -318,43 +354,98 @@ impl Git {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = command.spawn().at(&self.program)?;
         *running = Pid::from_raw(i32::try_from(child.id())?);
+        let group = *running;
         drop(running);
-        let mut answer = String::new();
         let stdout = child.stdout.take().context("no answer")?;
-        let read = stdout.take(ANSWER).read_to_string(&mut answer);
+        let answer = self.listen(stdout, group.context("no process")?);
         let status = child.wait();
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let status = status?;
+        let verb = args.first().copied().unwrap_or_default();
+        if answer.as_ref().is_ok_and(Option::is_none) {
+            bail!("git {verb}: nothing has come for {} s", self.stall.as_secs());
+        }
         if !status.success() {
             let end = errors.seek(SeekFrom::End(0))?;
             errors.seek(SeekFrom::Start(end.saturating_sub(SAID)))?;
             let mut said = Vec::new();
             errors.take(SAID).read_to_end(&mut said)?;
-            let verb = args.first().copied().unwrap_or_default();
-            bail!("git {verb}: {}", reason(&String::from_utf8_lossy(&said), &status.to_string()));
+            let why = reason(&String::from_utf8_lossy(&said), &status.to_string());
+            let failed = Err(anyhow!("git {verb}: {why}"));
+            return match &self.host {
+                // It would have asked who we are, and could not.
+                Some(host) if why.starts_with("could not read Username") => {
+                    failed.hint(|| format!("--secret id=GIT_AUTH_TOKEN.{host},env=TOKEN"))
+                }
+                _ if !self.private.is_empty() && why.contains("returned error: 30") => {
+                    failed.hint(|| "the address that it redirects to, with a token for that".into())
+                }
+                _ => failed,
+            };
         }
-        read.context("what git answers")?;
+        let answer = answer.context("what git answers")?.unwrap_or_default();
+        let answer = String::from_utf8(answer).context("what git answers")?;
         Ok(answer.trim_end().to_owned())
+    }
+
+    /// Reads what git answers; nothing, if it was ended since it did nothing any more.
+    fn listen(&self, mut stdout: ChildStdout, group: Pid) -> Result<Option<Vec<u8>>> {
+        let mut watch = Watch::of(group, self.stall);
+        let pace = Timespec::try_from(watch.pace())?;
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while answer.len() < ANSWER {
+            match poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&pace)) {
+                Ok(0) if watch.is_over() => {
+                    kill_process_group(group, Signal::KILL)?;
+                    return Ok(None);
+                }
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => match stdout.read(&mut buffer)? {
+                    0 => break,
+                    n => answer.extend(&buffer[..n]),
+                },
+                Err(err) => return Err(err.into()),
+            }
+        }
+        Ok(Some(answer))
     }
 }
 
+/// Returns the address of a repository on the web.
+fn web(repository: &Repository) -> Option<Url> {
+    let url = Url::parse(&repository.remote).ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https"))
+}
+
 /// Returns what git is to tell a server of who we are.
+///
+/// Who wrote the Dockerfile or a base image's triggers chooses what ADD fetches. So a secret is
+/// for the host that it names, or else for those of the contexts, and nobody on the way reads it.
 fn authorization(repository: &Repository, elsewhere: &Elsewhere) -> Result<Option<String>> {
-    let Ok(url) = url::Url::parse(&repository.remote) else { return Ok(None) };
-    if !matches!(url.scheme(), "http" | "https") {
-        return Ok(None);
-    }
+    let Some(url) = web(repository) else { return Ok(None) };
     if repository.authorization.is_some() {
         return Ok(repository.authorization.clone());
     }
-    let host = common::registry::http::place(&url);
-    let header = [&format!("GIT_AUTH_HEADER.{host}"), "GIT_AUTH_HEADER"];
-    if let Some(header) = elsewhere.secret(&header)? {
-        return Ok(Some(header));
+    let host = place(&url);
+    let hosts = elsewhere.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_context = hosts.contains(&host);
+    drop(hosts);
+    let secret = |id: &str| {
+        let of_host = format!("{id}.{host}");
+        let ids = [of_host.as_str(), id];
+        elsewhere.secret(if is_context { &ids } else { &ids[..1] })
+    };
+    let header = match secret("GIT_AUTH_HEADER")? {
+        Some(header) => Some(header),
+        // The user that GitHub and others have for it, as BuildKit says it.
+        None => secret("GIT_AUTH_TOKEN")?
+            .map(|token| format!("Basic {}", STANDARD.encode(format!("x-access-token:{token}")))),
+    };
+    if header.is_some() && url.scheme() == "http" && !is_loopback(&url) {
+        let refused = Err(anyhow!("{repository}: a secret does not go over plain HTTP"));
+        return refused.hint(|| format!("https://{host}{}", url.path()));
     }
-    let token = elsewhere.secret(&[&format!("GIT_AUTH_TOKEN.{host}"), "GIT_AUTH_TOKEN"])?;
-    // The user that GitHub and others have for it, as BuildKit says it.
-    Ok(token.map(|token| format!("Basic {}", STANDARD.encode(format!("x-access-token:{token}")))))
+    Ok(header)
 }
 
 /// Returns whether a text is a commit's ID, all of it.

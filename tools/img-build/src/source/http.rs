@@ -3,7 +3,7 @@
 //! It goes to a temporary file as it comes, so its size does not matter. Its
 //! digest is the key of the step; the server is asked in each build, since nobody else
 //! knows what is there now, but what has not changed does not come again. One of a known
-//! checksum is not even asked for. Redirects are followed, but only to the web, and with
+//! checksum is not even asked for, and of what comes over plain HTTP nothing else is kept. Redirects are followed, but only to the web, and with
 //! credentials only within one scheme, host and port.
 
 use std::fmt::{self, Display};
@@ -16,11 +16,12 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 use common::digest::{Digest, Hasher};
 use common::error::{Hint, find, hint_of, line};
 use common::registry::failure::{Failure, Kind};
-use common::registry::http::{Request, Response};
+use common::registry::http::{Request, Response, is_loopback};
 use common::registry::{follow, retry};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, fchmod, ftruncate, futimens, openat, seek};
+use url::Url;
 
 use super::address::Address;
 use super::kept::{Kept, Record};
@@ -73,7 +74,8 @@ fn fetch(
     elsewhere: &Elsewhere,
 ) -> Result<Fetched> {
     let kept = Kept::of(address, &(elsewhere.scratch)()?);
-    let mut known = kept.record().filter(|record| match (checksum, record.digest()) {
+    let record = kept.as_ref().and_then(Kept::record);
+    let mut known = record.filter(|record| match (checksum, record.digest()) {
         (Some(expected), digest) => digest == Some(*expected),
         (None, digest) => digest.is_some(),
     });
@@ -82,8 +84,12 @@ fn fetch(
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let mut file = File::from(openat(&root, name, flags, mode).context("cannot keep it")?);
+    let copy = |record: Option<Record>, file: &mut File| match (&kept, record) {
+        (Some(kept), Some(record)) => kept.copy(&record, file),
+        _ => Ok(None),
+    };
     let mut got = match checksum {
-        Some(_) => known.take().map_or(Ok(None), |record| kept.copy(&record, &mut file))?,
+        Some(_) => copy(known.take(), &mut file)?,
         None => None,
     };
     let mut failed = 0;
@@ -94,15 +100,16 @@ fn fetch(
         let hasher = checksum.map_or_else(Hasher::sha256, Digest::hasher);
         let asked = authorization.as_deref();
         let err = match once(address, asked, elsewhere, known.as_ref(), hasher, &mut file) {
-            Ok(Answer::New { digest, size, mtime, record }) => {
-                if let Some(record) = record.filter(|_| checksum.is_none_or(|it| *it == digest)) {
+            Ok(Answer::New { digest, size, mtime, sure, record }) => {
+                let right = checksum.map_or(sure, |expected| *expected == digest);
+                if let (Some(kept), Some(record)) = (&kept, record.filter(|_| right)) {
                     kept.keep(&dir.path().join(name), record, &digest, size);
                 }
                 break (digest, size, mtime);
             }
             Ok(Answer::Same) => {
                 // Of what is not what it was, all is fetched.
-                got = known.take().map_or(Ok(None), |record| kept.copy(&record, &mut file))?;
+                got = copy(known.take(), &mut file)?;
                 continue;
             }
             Err(err) => err,
@@ -138,8 +145,8 @@ pub(super) fn empty(file: &File) -> Result<()> {
 enum Answer {
     /// The file is what is known.
     Same,
-    /// This is the file.
-    New { digest: Digest, size: u64, mtime: i64, record: Option<Record> },
+    /// This is the file; `sure` if it is the server that says so.
+    New { digest: Digest, size: u64, mtime: i64, sure: bool, record: Option<Record> },
 }
 
 /// Asks once, for anything but what is known.
@@ -154,10 +161,11 @@ fn once(
     let request = |unless| Request { accept: "*/*", authorization, unless, ..Request::default() };
     // From HTTPS to plain HTTP, too, as BuildKit does it: a checksum is what to trust.
     let ask = |unless| follow(&elsewhere.http, false, address.url(), request(unless));
+    let known = known.filter(|_| is_sure(address.url()));
     let unless = known.and_then(Record::unless);
     let (mut response, mut url) = ask(unless)?;
     if let (Some(_), Some(known), 304) = (unless, known, response.status()) {
-        if known.is_from(&url) {
+        if known.is_from(&url) && is_sure(&url) {
             return Ok(Answer::Same);
         }
         (response, url) = ask(None)?;
@@ -169,8 +177,10 @@ fn once(
     loop {
         match response.read(&mut buffer)? {
             0 => {
+                let digest = hasher.finish();
                 let record = Record::of(&response, &url, mtime);
-                return Ok(Answer::New { digest: hasher.finish(), size, mtime, record });
+                let sure = is_sure(address.url()) && is_sure(&url);
+                return Ok(Answer::New { digest, size, mtime, sure, record });
             }
             n => {
                 hasher.update(&buffer[..n]);
@@ -179,6 +189,14 @@ fn once(
             }
         }
     }
+}
+
+/// Returns whether it is the server that answers, and nobody on the way to it: what that one says once would be
+/// what the server still has, as often as it is asked.
+///
+/// Where a file is kept from is where the last redirect led, so it matters little what was in between.
+fn is_sure(url: &Url) -> bool {
+    url.scheme() == "https" || is_loopback(url)
 }
 
 /// Returns what a server is told of who we are: what the URL says, or else a secret by a name of BuildKit's.

@@ -19,9 +19,11 @@ pub mod named;
 pub mod repository;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
@@ -65,8 +67,8 @@ impl Tree {
         })
     }
 
-    /// Takes a directory that we have made, or one in it.
-    fn ours(root: OwnedFd, name: &str, keep: TempDir) -> Tree {
+    /// Takes a directory that we have made, or one in it. If it is one in it, the lock is among what is kept.
+    fn ours(root: OwnedFd, name: &str, keep: impl Any + Send + Sync) -> Tree {
         let (path, ignore, keep) = (None, None, Box::new(keep));
         Tree { root, name: name.into(), path, ignore, foreign: false, keep }
     }
@@ -81,6 +83,10 @@ pub struct Elsewhere<'a> {
     http: Http,
     retries: u32,
     backoff: Duration,
+    /// The longest silence.
+    stall: Duration,
+    /// The hosts of the repositories that the user named: what tells git who we are, and names no host, is for these.
+    hosts: Mutex<BTreeSet<String>>,
 }
 
 impl<'a> Elsewhere<'a> {
@@ -91,7 +97,8 @@ impl<'a> Elsewhere<'a> {
         secret: &'a (dyn Fn(&str) -> Result<Option<Vec<u8>>> + Sync),
     ) -> Elsewhere<'a> {
         let Options { verify, stall, certs, retries, backoff, .. } = Options::of_user();
-        Elsewhere { scratch, secret, http: Http::new(verify, stall, certs), retries, backoff }
+        let (http, hosts) = (Http::new(verify, stall, certs), Mutex::default());
+        Elsewhere { scratch, secret, http, retries, backoff, stall, hosts }
     }
 
     /// Makes a directory for what comes. It is locked as long as its descriptor is open.
@@ -124,16 +131,22 @@ const PREFIX: &str = "source-";
 /// How long nobody touches a directory that nobody holds: it may just have been made.
 const UNTOUCHED: Duration = Duration::from_secs(3600);
 
+/// What an unpacked archive is called: see [`cli::Operand::find`]. Nobody locks it, or works on it for so long.
+const ARCHIVE: (&str, Duration) = ("archive-", Duration::from_secs(30 * 24 * 3600));
+
 /// Removes the directories of those who were killed.
 fn sweep(above: &Path) {
     for entry in fs::read_dir(above).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let kinds = [(PREFIX, UNTOUCHED), ARCHIVE];
+        let kind =
+            kinds.iter().find(|(prefix, _)| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+        let Some((_, limit)) = kind else { continue };
         let old = || {
             let modified = entry.metadata().ok()?.modified().ok()?;
-            SystemTime::now().duration_since(modified).ok().filter(|since| *since > UNTOUCHED)
+            SystemTime::now().duration_since(modified).ok().filter(|since| since > limit)
         };
-        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        if ours
-            && old().is_some()
+        if old().is_some()
             && let Ok(dir) = openat(CWD, entry.path(), DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
             && flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
         {

@@ -105,7 +105,7 @@ impl Location {
                 tree.hint(|| format!("{name}=oci-archive:{}, if it is an image", path.display()))
             }
             Location::Git(repository) => {
-                let checkout = super::git::checkout(repository, false, None, elsewhere)?;
+                let checkout = super::git::context(repository, false, elsewhere)?;
                 Ok(Some(Tree { name: name.into(), ..checkout.tree }))
             }
             Location::Url(url) => {

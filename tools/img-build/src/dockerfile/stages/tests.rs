@@ -203,3 +203,38 @@ fn names_that_are_one_image_are_one_name() {
         assert_eq!(key(name), expected);
     }
 }
+
+#[test]
+fn only_the_user_names_paths_of_this_host() {
+    let paths =
+        ["/a.tar", "./a", "../a:v1", "oci:/a", "oci:v1", "oci-archive:a", "docker-archive:a"];
+    for path in paths {
+        let froms = [
+            (format!("FROM {path}"), "1: FROM"),
+            (format!("ARG a={path}\nFROM $a AS b\nFROM c"), "2: FROM"),
+            (format!("FROM a\nCOPY --from={path} x y"), "2: COPY"),
+            (format!("FROM a\nRUN --mount=from={path},target=/x y"), "2: RUN"),
+            (format!("FROM a AS b\nONBUILD COPY --from={path} x y\nFROM b"), "3: COPY"),
+        ];
+        for (text, place) in froms {
+            let file = Dockerfile::parse(text.as_bytes()).unwrap();
+            assert!(graph(&text).is_ok(), "{text}");
+            let err = refuse_paths(&file, &Told::nothing()).unwrap_err();
+            let refused = format!("{place}: {path}: only the user names paths of this host");
+            assert_eq!(err.to_string(), refused, "{text}");
+            assert_eq!(err.hint.as_deref(), Some("--build-context NAME=PLACE"));
+        }
+        let mut graph = graph("FROM a\nCOPY --from=b x y").unwrap();
+        for trigger in
+            [format!("COPY --from={path} x y"), format!("RUN --mount=from={path},target=/x y")]
+        {
+            let err = graph.adopt(0, std::slice::from_ref(&trigger), '\\').unwrap_err();
+            assert!(err.to_string().contains("only the user"), "{trigger}: {err}");
+        }
+        graph.adopt(0, &["COPY --from=c x y".to_owned()], '\\').unwrap();
+        assert_eq!(graph.stages[0].triggers.len(), 1);
+    }
+    let file =
+        Dockerfile::parse(b"FROM a AS b\nCOPY --from=b:1 x y\nFROM b\nCOPY --from=0 x y").unwrap();
+    refuse_paths(&file, &Told::nothing()).unwrap();
+}

@@ -124,7 +124,7 @@ fn elsewhere_the_dockerfile_is_in_the_context() {
     let elsewhere = Elsewhere::new(&scratch, &|_| Ok(None));
     let get = |file: Option<&str>, apart| {
         let found = within(&remote(&d), file.map(Path::new), apart, &elsewhere);
-        found.map(|(bytes, name)| (String::from_utf8(bytes).unwrap(), name))
+        found.map(|text| (String::from_utf8(text.bytes).unwrap(), text.name))
     };
     let table = [
         (None, "a", "dockerfile"),

@@ -1,7 +1,9 @@
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
+use std::time::{Instant, SystemTime};
 
 use common::error::{hint_of, line};
 use tempfile::TempDir;
@@ -145,6 +147,30 @@ fn a_ref_is_a_branch_a_tag_or_a_commit() {
     }
     // Nothing is left when it is not needed any more.
     assert_eq!(names(&served.dir.path().join("scratch")), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_in_use_is_not_swept_away() {
+    let served = Served::start();
+    let scratch = served.dir.path().join("scratch");
+    let age = |dir: &Path| {
+        let long_ago = SystemTime::now() - Duration::from_secs(7200);
+        File::open(dir).unwrap().set_modified(long_ago).unwrap();
+    };
+    let found = served.get("app#:inner").unwrap();
+    let [used] = &names(&scratch)[..] else { panic!("there is one") };
+    age(&scratch.join(used));
+    let [left, archive] = ["source-left", "archive-used"].map(|name| scratch.join(name));
+    for dir in [&left, &archive] {
+        fs::create_dir(dir).unwrap();
+        age(dir);
+    }
+    drop(served.get("app").unwrap());
+    assert_eq!(names(&path(&found, "")), ["run"]);
+    assert!(!left.exists() && archive.exists());
+    File::open(&archive).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    drop(served.get("app").unwrap());
+    assert!(!archive.exists());
 }
 
 #[test]
@@ -310,4 +336,169 @@ fn a_token_is_in_no_command_line_and_in_nothing_that_is_said() {
     let said = format!("{} {:?}", line(&err), hint_of(&err));
     assert!(!said.contains("hunter2") && !said.contains(&header[6..]), "{said}");
     assert!(said.starts_with("http://127.0.0.1:9/app.git: git ls-remote: "), "{said}");
+}
+
+#[test]
+fn a_token_is_for_the_hosts_that_the_user_names() {
+    let scratch = || bail!("nothing is temporary");
+    let told = |contexts: &[&str], ids: &[&str], url: &str| {
+        let secret = |id: &str| Ok(ids.contains(&id).then(|| id.as_bytes().to_vec()));
+        let elsewhere = Elsewhere::new(&scratch, &secret);
+        for url in contexts {
+            let repository = Repository::parse(url).unwrap().unwrap();
+            assert!(context(&repository, false, &elsewhere).is_err(), "nothing is temporary");
+        }
+        let repository = Repository::parse(url).unwrap().unwrap();
+        match authorization(&repository, &elsewhere) {
+            Ok(header) => header.unwrap_or_default(),
+            Err(err) => format!("{} ({})", line(&err), hint_of(&err).unwrap_or_default()),
+        }
+    };
+    let (token, header) = ("GIT_AUTH_TOKEN", "GIT_AUTH_HEADER");
+    let (of_h, of_x) = ("GIT_AUTH_HEADER.h", "GIT_AUTH_HEADER.x");
+    let context: &[&str] = &["https://h/a.git", "git@y:z"];
+    let table: [(&[&str], &[&str], &str, &str); 12] = [
+        (context, &[header], "https://h/b.git", header),
+        (context, &[header, token], "https://h/b.git", header),
+        (context, &[header, of_h, token], "https://h/b.git", of_h),
+        (context, &[header], "https://x/b.git", ""),
+        (context, &[header], "https://h:444/b.git", ""),
+        (context, &[header], "http://x/b.git", ""),
+        (context, &[header], "ssh://h/b.git", ""),
+        (context, &[header], "https://y/b.git", ""),
+        (context, &[of_h, of_x], "https://x/b.git", of_x),
+        (&[], &[header, token], "https://h/b.git", ""),
+        (&["http://127.0.0.1:9/a.git"], &[header], "http://127.0.0.1:9/b.git", header),
+        (
+            context,
+            &[header],
+            "http://h/b.git",
+            "http://h/b.git: a secret does not go over plain HTTP (https://h/b.git)",
+        ),
+    ];
+    for (contexts, ids, url, expected) in table {
+        assert_eq!(told(contexts, ids, url), expected, "{contexts:?} {ids:?} {url}");
+    }
+    let clear = told(&[], &[of_x], "http://x/b.git");
+    assert!(clear.contains("plain HTTP"), "{clear}");
+}
+
+/// A server of no repository, which sends everybody to `to`. What it was asked is in what it returns, and `look` sees it.
+fn sends_away(
+    to: Option<String>,
+    look: impl Fn(&str) + Send + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let asked = log.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let lines = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
+            let request: Vec<String> = lines.collect();
+            look(&request.join("\n"));
+            asked.lock().unwrap().extend(request);
+            let head = match &to {
+                Some(to) => format!(
+                    "302 Found\r\nlocation: http://{to}/x.git/info/refs?service=git-upload-pack"
+                ),
+                None => "404 Not Found".into(),
+            };
+            let end = "content-length: 0\r\nconnection: close";
+            // Who hangs up has enough.
+            let _ = write!(stream, "HTTP/1.1 {head}\r\n{end}\r\n\r\n");
+        }
+    });
+    (address, log)
+}
+
+/// Fetches from a server that wants to know who we are; returns what went wrong.
+fn get_with_token(dir: &Path, address: &str) -> anyhow::Error {
+    let url = format!("http://{address}/app.git");
+    let repository = Repository::parse(&url).unwrap().unwrap();
+    let scratch = || Ok(dir.to_owned());
+    let id = format!("GIT_AUTH_HEADER.{address}");
+    let secret = |name: &str| Ok((name == id).then(|| b"Bearer hunter2".to_vec()));
+    let elsewhere = Elsewhere::new(&scratch, &secret);
+    checkout(&repository, false, None, &elsewhere).err().unwrap()
+}
+
+#[test]
+fn a_token_does_not_follow_a_redirect() {
+    let (other, asked_other) = sends_away(None, |_| {});
+    let (address, asked) = sends_away(Some(other), |_| {});
+    let dir = tempfile::tempdir().unwrap();
+    let err = get_with_token(dir.path(), &address);
+    assert!(line(&err).contains("302"), "{}", line(&err));
+    assert!(hint_of(&err).unwrap().starts_with("the address that it redirects to"));
+    assert!(asked.lock().unwrap().contains(&"Authorization: Bearer hunter2".to_owned()));
+    assert_eq!(*asked_other.lock().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_token_lies_on_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (found, place) = (Arc::new(Mutex::new(Vec::new())), dir.path().to_owned());
+    let seen = found.clone();
+    let (address, asked) = sends_away(None, move |_| {
+        let mut dirs = vec![place.clone()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap().flatten() {
+                match entry.file_type().unwrap().is_dir() {
+                    true => dirs.push(entry.path()),
+                    false => seen.lock().unwrap().push(fs::read_to_string(entry.path()).unwrap()),
+                }
+            }
+        }
+    });
+    let err = get_with_token(dir.path(), &address);
+    assert!(line(&err).contains("not found"), "{}", line(&err));
+    assert!(asked.lock().unwrap().contains(&"Authorization: Bearer hunter2".to_owned()));
+    let found = found.lock().unwrap();
+    assert!(found.iter().any(|text| text.contains("hooksPath")), "it was there");
+    assert!(found.iter().all(|text| !text.contains("hunter2")));
+}
+
+#[test]
+fn a_server_that_says_nothing_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = || Ok(dir.path().to_owned());
+    let mut elsewhere = Elsewhere::new(&scratch, &|_| Ok(None));
+    elsewhere.stall = Duration::from_secs(2);
+    let begun = Instant::now();
+    for scheme in ["git", "http"] {
+        let repository = Repository::parse(&format!("{scheme}://{address}/app.git")).unwrap();
+        let err = checkout(&repository.unwrap(), false, None, &elsewhere).err().unwrap();
+        let said = line(&err);
+        assert!(said.ends_with("app.git: git ls-remote: nothing has come for 2 s"), "{said}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert_eq!(names(dir.path()), Vec::<String>::new());
+}
+
+/// What a server sends now and then, or what takes long here, is waited for.
+#[test]
+fn git_is_let_to_do_what_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    // A shell that is called git: processes are told by their names.
+    let program = dir.path().join("git");
+    symlink("/bin/sh", &program).unwrap();
+    let run = |script: &str| {
+        let stall = Duration::from_secs(1);
+        let (program, dir, running) = (program.clone(), dir.path().to_owned(), Arc::default());
+        let git = Git { program, dir, private: Vec::new(), host: None, stall, running };
+        git.run(&["-c", script], false).map_err(|err| line(&err))
+    };
+    let silent = "git -c: nothing has come for 1 s".to_owned();
+    assert_eq!(run("sleep 60; echo"), Err(silent));
+    assert_eq!(
+        run("for n in 1 2 3 4 5 6; do sleep 0.4; read x </dev/null; echo $n >&2; done; echo a"),
+        Ok("a".into())
+    );
+    assert_eq!(run("n=0; while [ $n -lt 1000000 ]; do n=$((n+1)); done; echo a"), Ok("a".into()));
+    assert_eq!(run("exec >&-; exit 3").unwrap_err(), "git -c: exit status: 3");
 }

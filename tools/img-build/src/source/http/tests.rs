@@ -124,8 +124,7 @@ fn a_file_has_its_name_its_time_and_is_private() {
     assert!(metadata.modified().unwrap().elapsed().unwrap().as_secs() > 3600);
     assert_eq!(std::io::read_to_string(file).unwrap(), "hi\n");
     drop(fetched);
-    let left: Vec<_> = std::fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name()).collect();
-    assert_eq!(left, ["web"], "it goes with its tree");
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0, "it goes with its tree");
 }
 
 #[test]
@@ -272,12 +271,11 @@ fn what_is_kept_is_believed_only_if_it_is_whole() {
     ] {
         for file in [false, true] {
             let dir = tempfile::tempdir().unwrap();
-            let server =
-                Server::start(|asked, _| match asked.starts_with("/a?key=hunter2 Basic") {
-                    true if asked.ends_with("\"1\"") => (304, String::new(), Vec::new()),
-                    _ => (200, "etag: \"1\"\r\n".into(), b"right".into()),
-                });
-            let url = format!("http://me:hunter3@{}/a?key=hunter2", server.address);
+            let server = Server::start(|asked, _| match asked.starts_with("/hunter2 Basic") {
+                true if asked.ends_with("\"1\"") => (304, String::new(), Vec::new()),
+                _ => (200, "etag: \"1\"\r\n".into(), b"right".into()),
+            });
+            let url = format!("http://me:hunter3@{}/hunter2", server.address);
             assert_eq!(text(&fetch_to(dir.path(), &url, None, &[]).unwrap()), "right");
             let kept = std::fs::read_dir(dir.path().join("web")).unwrap();
             let kept: Vec<PathBuf> = kept.map(|it| it.unwrap().path()).collect();
@@ -339,4 +337,25 @@ fn what_is_not_to_be_kept_is_not() {
         assert_eq!(server.log(), ["/a", "/a"], "{headers}");
         assert!(!dir.path().join("web").exists(), "{headers}");
     }
+}
+
+/// Whoever answers once in the server's place would have his own file kept for good.
+#[test]
+fn what_comes_over_plain_http_is_not_believed_again() {
+    let server = Server::start(|asked, _| match asked.contains("\"1\"") {
+        true => (304, String::new(), Vec::new()),
+        false => (200, "etag: \"1\"\r\n".into(), b"hi".into()),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let url = |path: &str| server.url(path).replace("127.0.0.1", "0.0.0.0");
+    let get = |checksum| text(&fetch_to(dir.path(), &url("a"), checksum, &[]).unwrap());
+    assert_eq!((get(None), get(None)), ("hi".into(), "hi".into()));
+    assert_eq!(server.log(), ["/a", "/a"]);
+    assert!(!dir.path().join("web").exists());
+    // One of a checksum is what it is.
+    let hi = Digest::of(b"hi");
+    assert_eq!((get(Some(&hi)), get(Some(&hi))), ("hi".into(), "hi".into()));
+    assert_eq!(server.log().len(), 3);
+    assert_eq!(get(None), "hi");
+    assert_eq!(server.log(), ["/a"; 4]);
 }
