@@ -183,8 +183,8 @@ impl<'a> Work<'a> {
                 // What a cache begins with is not seen by what it has become.
                 Some(Taken::Files(_)) if mount.kind == Type::Cache => String::new(),
                 Some(Taken::Files(tree)) => {
-                    let pattern = mount.source.clone().unwrap_or_else(|| "/".into());
-                    let seen = contents(tree, pattern, &known)?;
+                    let path = mount.source.clone().unwrap_or_else(|| "/".into());
+                    let seen = contents(tree, path, &known)?;
                     build.request.note(seen.files());
                     seen.digest().to_string()
                 }
@@ -197,9 +197,9 @@ impl<'a> Work<'a> {
 }
 
 /// Returns what is at a path of a tree that others may change.
-fn contents<'a>(tree: &'a Tree, pattern: String, known: &Path) -> Result<Selection<'a>> {
+fn contents<'a>(tree: &'a Tree, path: String, known: &Path) -> Result<Selection<'a>> {
     let files = Files {
-        sources: vec![pattern.clone()],
+        sources: vec![path.clone()],
         contents: Vec::new(),
         destination: "/".into(),
         chown: None,
@@ -208,6 +208,6 @@ fn contents<'a>(tree: &'a Tree, pattern: String, known: &Path) -> Result<Selecti
         exclude: Vec::new(),
     };
     let operation = Operation::Copy(Copy { files, from: None, parents: false });
-    let source = SourceOf::Path { tree, pattern, keep_owner: false };
+    let source = SourceOf::Named { tree, path };
     Selection::of(&operation, vec![source], Some(known))
 }
