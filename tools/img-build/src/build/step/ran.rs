@@ -66,6 +66,11 @@ impl<'a> Work<'a> {
         inputs.add("hosts", json!(steps.hosts));
         inputs.add("shm-size", json!(steps.given.shm_size));
         inputs.add("ulimits", json!(steps.given.ulimits));
+        // Whose a file is, is lost then: what is made is not what others make.
+        let single = Mapping::current()?.is_single();
+        if single {
+            inputs.add("ids", 1);
+        }
         let from = self.mounted(asked, &mut inputs)?;
         anyhow::ensure!(run.devices.is_empty(), "--device: a step cannot be given devices");
 
@@ -139,7 +144,7 @@ impl<'a> Work<'a> {
                 (Ended::Exited(status), None) => return Err(anyhow!("exit status {status}")),
                 (Ended::Killed(signal), None) => return Err(anyhow!("killed by signal {signal}")),
             }
-            if Mapping::current()?.is_single() && build.is_news(ONE_ID) {
+            if single && build.is_news(ONE_ID) {
                 asked.log.warn(ONE_ID);
             }
             if let Some(note) = ran.note.as_ref().filter(|note| build.is_news(note)) {
