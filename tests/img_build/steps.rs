@@ -28,6 +28,15 @@ fn a_step_has_dockers_surroundings() {
         "uid=5 gid=6 groups=6\n5:6\n"
     );
     assert_eq!(run(&t, "RUN --network=none ls /sys/class/net; cat", ""), "lo\n");
+    // Of both spellings of a proxy the small one counts, for both.
+    assert_eq!(
+        run(
+            &t,
+            "RUN env | grep -i proxy | sort",
+            "--build-arg HTTP_PROXY=q --build-arg http_proxy=r --build-arg NO_PROXY=s"
+        ),
+        "HTTP_PROXY=r\nNO_PROXY=s\nhttp_proxy=r\nno_proxy=s\n"
+    );
     assert_eq!(
         run(
             &t,

@@ -82,7 +82,7 @@ impl<'a> Work<'a> {
                 env.iter().map(|(name, value)| format!("{name}={value}")).collect();
             for name in scope::PROXIES {
                 let lower = name.to_lowercase();
-                let Some(value) = argument(name).or_else(|| argument(&lower)) else { continue };
+                let Some(value) = argument(&lower).or_else(|| argument(name)) else { continue };
                 for name in [name, &lower] {
                     if state.scope.variables.get(name).is_none() {
                         env.push(format!("{name}={value}"));
