@@ -26,3 +26,16 @@ RUN --mount=source=x/../x,target=/m ls /m >/c
     assert_eq!(cached(&t, "-t app"), "0\n");
     t.sh("ctr-spawn --rm app cat /a /b /c").prints("two\ntwo\nnew\n");
 }
+
+#[test]
+fn a_tmpfs_comes_from_nowhere() {
+    let t = Sandbox::with_image("base");
+    t.write(
+        "Dockerfile",
+        "FROM base AS a\nRUN echo a >/a\nFROM base\nARG T=tmpfs\n\
+         RUN --mount=type=tmpfs,from=nowhere.invalid/x,target=/t --mount=type=$T,from=a,target=/u \\\n\
+             --mount=from=a,target=/m touch /t/x /u/x && ls /t /u /m/a >/out\n",
+    );
+    t.sh("img-build -q -t app . >line && ctr-spawn --rm app cat /out")
+        .prints("/m/a\n\n/t:\nx\n\n/u:\nx\n");
+}

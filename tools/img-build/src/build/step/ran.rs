@@ -71,7 +71,7 @@ impl<'a> Work<'a> {
         if single {
             inputs.add("ids", 1);
         }
-        let from = self.mounted(asked, &mut inputs)?;
+        let from = self.mounted(asked, run, &mut inputs)?;
         anyhow::ensure!(run.devices.is_empty(), "--device: a step cannot be given devices");
 
         self.layer(asked, &inputs, |work| {
@@ -165,7 +165,12 @@ impl<'a> Work<'a> {
     }
 
     /// Returns what each mount comes from, if from anything, and adds what the step can see of it to its inputs.
-    fn mounted(&self, asked: &Asked, inputs: &mut Inputs) -> Result<Vec<Option<Taken<'a>>>> {
+    fn mounted(
+        &self,
+        asked: &Asked,
+        run: &instruction::Run,
+        inputs: &mut Inputs,
+    ) -> Result<Vec<Option<Taken<'a>>>> {
         let build = self.build;
         let mut bases = build
             .graph
@@ -173,12 +178,12 @@ impl<'a> Work<'a> {
             .into_iter();
         let known = build.store.cache().join("files");
         let mut all = Vec::new();
-        for mount in asked.mounts {
-            let from = match (&mount.from, mount.kind) {
-                (Some(_), _) => {
-                    let base = bases.next().context("a mount from nowhere")?;
-                    Some(self.taken(&base.from)?)
-                }
+        for (mount, option) in asked.mounts.iter().zip(&run.mounts) {
+            let base = option.from.as_ref().map(|_| bases.next().context("a mount from nowhere"));
+            let from = match (base.transpose()?, mount.kind) {
+                // That it is one, a variable may have said.
+                (_, Type::Tmpfs) => None,
+                (Some(base), _) => Some(self.taken(&base.from)?),
                 (None, Type::Bind) => Some(Taken::Files(build.request.context)),
                 (None, _) => None,
             };
