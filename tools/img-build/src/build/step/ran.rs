@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use common::error::Hint;
 use common::layer::changes::{changes, difference};
 use common::runtime::Ended;
 use common::userns::Mapping;
@@ -72,7 +73,10 @@ impl<'a> Work<'a> {
             inputs.add("ids", 1);
         }
         let from = self.mounted(asked, run, &mut inputs)?;
-        anyhow::ensure!(run.devices.is_empty(), "--device: a step cannot be given devices");
+        if let Some(device) = run.devices.iter().find(|device| device.required) {
+            return Err(anyhow!("--device: {}: a step cannot be given devices", device.name))
+                .hint(|| "without required it is done without".into());
+        }
 
         self.layer(asked, &inputs, |work| {
             let state = &work.state;
@@ -88,6 +92,12 @@ impl<'a> Work<'a> {
                         env.push(format!("{name}={value}"));
                     }
                 }
+            }
+            for device in &run.devices {
+                asked.log.warn(&format!(
+                    "--device: {}: left out: a step cannot be given devices",
+                    device.name
+                ));
             }
             let mut snapshots = Vec::new();
             for from in &from {
