@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
-    XattrFlags,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timespec,
+    Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -26,19 +26,40 @@ use crate::error::At;
 /// The most bytes of an extended attribute, and of the list of their names: xattr(7).
 const XATTR_MOST: usize = 64 << 10;
 
+/// Whom a file belongs to.
+type Owner = (Uid, Gid);
+
+const ROOT: Owner = (Uid::ROOT, Gid::ROOT);
+
 const OPEN_DIR: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Copies what is in the directory `from`, and what is known of the directory itself, to the empty directory `to`.
 ///
-/// Nobody may be changing either of them.
+/// What somebody changes in `from` meanwhile is copied as it was, as it is, or an error.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    copy_all(from, to, None, &[])
+}
+
+/// Copies as [`copy`] does, but what is copied is root's, whose ever it was, and these paths below `from` are left out.
+pub fn copy_as_root(from: &Path, to: &Path, without: &[PathBuf]) -> Result<()> {
+    copy_all(from, to, Some(ROOT), without)
+}
+
+fn copy_all(from: &Path, to: &Path, owner: Option<Owner>, without: &[PathBuf]) -> Result<()> {
     let open = |path: &Path| -> Result<OwnedFd> {
         let flags = OPEN_DIR.difference(OFlags::NOFOLLOW);
         rustix::fs::openat(CWD, path, flags, Mode::empty()).at(path)
     };
     let (from_fd, to_fd) = (open(from)?, open(to)?);
-    let mut copy = Copy { from: &from_fd, to: &to_fd, links: HashMap::new(), reflink: true };
+    let mut copy = Copy {
+        from: &from_fd,
+        to: &to_fd,
+        owner,
+        without: without.iter().map(PathBuf::as_path).collect(),
+        links: HashMap::new(),
+        reflink: true,
+    };
 
     // The times of a directory change as its entries are made, so they are set when all are there.
     let mut todo = vec![PathBuf::new()];
@@ -57,11 +78,25 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// Gives `to` the owner, the mode, the attributes and the times of `from`.
 pub fn copy_metadata(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
+    copy_metadata_as(from, to, None)
+}
+
+/// Gives `to` to root, and the mode, the attributes and the times of `from`.
+pub fn copy_metadata_as_root(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
+    copy_metadata_as(from, to, Some(ROOT))
+}
+
+fn copy_metadata_as(from: BorrowedFd, to: BorrowedFd, owner: Option<Owner>) -> Result<()> {
     let stat = rustix::fs::fstat(from)?;
-    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    let (uid, gid) = owner.unwrap_or_else(|| owner_of(&stat));
+    rustix::fs::fchown(to, Some(uid), Some(gid))?;
     copy_xattrs(&Node::Open(from), &Node::Open(to))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
     Ok(rustix::fs::futimens(to, &times(&stat))?)
+}
+
+fn owner_of(stat: &Stat) -> Owner {
+    (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))
 }
 
 /// Makes the directory `dir` and those above it that are missing, so that they are there after a power cut.
@@ -288,6 +323,9 @@ fn unlink_files(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
 struct Copy<'a> {
     from: &'a OwnedFd,
     to: &'a OwnedFd,
+    /// Whose all becomes, if not whose it was.
+    owner: Option<Owner>,
+    without: HashSet<&'a Path>,
     /// Where the first name of a file with several went.
     links: HashMap<(u64, u64), PathBuf>,
     /// Whether blocks can be shared, as far as we know.
@@ -306,6 +344,9 @@ impl Copy<'_> {
                 continue;
             }
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            if self.without.contains(path.as_path()) {
+                continue;
+            }
             if self
                 .entry(&from, &to, name, &path)
                 .at(Path::new(path.file_name().unwrap_or_default()))?
@@ -313,7 +354,7 @@ impl Copy<'_> {
                 inner.push(path);
             }
         }
-        copy_metadata(from.as_fd(), to.as_fd())?;
+        copy_metadata_as(from.as_fd(), to.as_fd(), self.owner)?;
         Ok(inner)
     }
 
@@ -349,8 +390,8 @@ impl Copy<'_> {
             }
             _ => bail!("a file of no known type"),
         }
-        let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-        rustix::fs::chownat(to, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+        let (uid, gid) = self.owner.unwrap_or_else(|| owner_of(&stat));
+        rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         copy_xattrs(&Node::named(from, name), &Node::named(to, name))?;
         if kind != FileType::Symlink {
             rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
@@ -370,12 +411,20 @@ impl Copy<'_> {
         if !self.reflink {
             copy_data(&from, &to, stat.st_size as u64)?;
         }
-        copy_metadata(from.as_fd(), to.as_fd())
+        copy_metadata_as(from.as_fd(), to.as_fd(), self.owner)
     }
 
     fn open(&self, path: &Path) -> Result<(OwnedFd, OwnedFd)> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let open = |root: &OwnedFd| rustix::fs::openat(root, path, OPEN_DIR, Mode::empty());
+        // A directory may have become a link to anywhere.
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let open = |root: &OwnedFd| loop {
+            match rustix::fs::openat2(root, path, OPEN_DIR, Mode::empty(), resolve) {
+                // Something was renamed meanwhile: openat2(2).
+                Err(Errno::AGAIN) => {}
+                opened => return opened,
+            }
+        };
         Ok((open(self.from)?, open(self.to)?))
     }
 }
@@ -526,6 +575,34 @@ mod tests {
         let output = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_copy_may_be_roots_and_lack_what_is_left_out() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("not tested here: it takes root");
+        }
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = from.path();
+        fs::create_dir_all(dir.join("a/b")).unwrap();
+        fs::create_dir_all(dir.join("gone/b")).unwrap();
+        for path in ["a/gone", "a/b/kept", "gone/b/f", "b"] {
+            fs::write(dir.join(path), path).unwrap();
+        }
+        symlink("b", dir.join("link")).unwrap();
+        for path in ["", "a", "a/b", "a/b/kept", "b", "link"] {
+            std::os::unix::fs::lchown(dir.join(path), Some(1000), Some(1001)).unwrap();
+        }
+        fs::set_permissions(dir.join("a/b/kept"), fs::Permissions::from_mode(0o4750)).unwrap();
+        copy_as_root(dir, to.path(), &["gone".into(), "a/gone".into()]).unwrap();
+        let mut find = Command::new("find");
+        find.current_dir(to.path()).args(["!", "-name", ".", "-printf", "%P %m %U:%G\\n"]);
+        let found = String::from_utf8(find.output().unwrap().stdout).unwrap();
+        let mut found: Vec<&str> = found.lines().collect();
+        found.sort();
+        let expected =
+            ["a 755 0:0", "a/b 755 0:0", "a/b/kept 4750 0:0", "b 644 0:0", "link 777 0:0"];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod exchange;
 mod language;
 mod limits;
 mod make;
+mod mounts;
 mod rough;
 mod sources;
 mod stages;

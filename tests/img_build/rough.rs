@@ -181,3 +181,23 @@ fn with_one_id_what_can_be_kept_is_kept_and_the_rest_refused() {
     let said = t.sh("img-build c").exits(0).says("only one id is mapped here");
     said.says("o/l: its owner is root here: no other can be kept");
 }
+
+#[test]
+fn what_is_made_with_one_id_is_not_taken_for_what_is_made_with_many() {
+    if lacks(&["newuidmap"]) {
+        return;
+    }
+    let t = Sandbox::with_image("base").as_user();
+    t.write("Dockerfile", "FROM base\nRUN touch /home/app/f\n");
+    let build = |before: &str| {
+        t.sh(&format!(
+            "{before} img-build --explain . 2>&1 | grep -o -e '(cached)' -e 'miss: .*'; :"
+        ))
+        .text()
+    };
+    let one = "unshare --user --map-root-user";
+    assert_eq!(build(one), "miss: it is done for the first time\n");
+    assert_eq!(build(one), "(cached)\n");
+    assert_eq!(build(""), "miss: ids was 1, is nothing\n");
+    assert_eq!(build(""), "(cached)\n");
+}

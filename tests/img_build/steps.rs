@@ -28,6 +28,15 @@ fn a_step_has_dockers_surroundings() {
         "uid=5 gid=6 groups=6\n5:6\n"
     );
     assert_eq!(run(&t, "RUN --network=none ls /sys/class/net; cat", ""), "lo\n");
+    // Of both spellings of a proxy the small one counts, for both.
+    assert_eq!(
+        run(
+            &t,
+            "RUN env | grep -i proxy | sort",
+            "--build-arg HTTP_PROXY=q --build-arg http_proxy=r --build-arg NO_PROXY=s"
+        ),
+        "HTTP_PROXY=r\nNO_PROXY=s\nhttp_proxy=r\nno_proxy=s\n"
+    );
     assert_eq!(
         run(
             &t,
@@ -97,6 +106,19 @@ fn mounts_are_there_for_the_step_and_in_no_layer() {
     );
     t.sh("ctr-spawn --rm app sh -c 'ls -d /c /d /m /t' 2>/dev/null").outputs("", "", 1);
     assert!(run(&t, "RUN --mount=type=tmpfs,target=. true", "").contains("hint: target=/path"));
+}
+
+#[test]
+fn a_device_is_missed_by_who_requires_it() {
+    let t = Sandbox::with_image("base");
+    t.write("Dockerfile", "FROM base\nRUN --device=vendor/gpu=all echo done\n");
+    t.sh("img-build . 2>&1 >out | grep -c -e 'left out: a step cannot be given devices' -e '| done'")
+        .prints("2\n");
+    t.write("Dockerfile", "FROM base\nRUN --device=vendor/gpu=all,required echo done\n");
+    t.sh("img-build -q .").fails(
+        "img-build: Dockerfile:2: RUN: --device: vendor/gpu=all: a step cannot be given devices\n\
+         hint: without required it is done without\n",
+    );
 }
 
 #[test]

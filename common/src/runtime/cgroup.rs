@@ -10,16 +10,19 @@
 //!
 //! A limit is read back once it is written: what is not what was asked for is an error.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+mod removal;
+
+use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use rustix::fs::{Access, Mode, OFlags, access, open};
 
+use self::removal::{LEAST, PATIENCE, remove};
 use super::CgroupView;
 use crate::error::{At, Hint};
 
@@ -237,7 +240,8 @@ impl Cgroup {
 impl Drop for Cgroup {
     /// Removes the cgroup, and the one above it if nobody else is in there.
     fn drop(&mut self) {
-        self.dirs().iter().for_each(|dir| remove_with_parent(dir, self.unified));
+        let deadline = Instant::now() + PATIENCE;
+        self.dirs().iter().for_each(|dir| remove_with_parent(dir, self.unified, deadline));
     }
 }
 
@@ -250,26 +254,27 @@ impl CgroupView {
                 CgroupView::Controllers(cgroup.dirs.iter().map(named).collect())
             }
             None if !is_unified() => CgroupView::Empty,
-            _ => CgroupView::Unified,
+            own => CgroupView::Unified { own: own.is_some() },
         }
     }
 }
 
 /// Removes the cgroup of a container whose supervisor was killed.
 pub fn remove_abandoned(dir: &Path) {
-    remove_with_parent(dir, dir.join("cgroup.kill").exists());
+    remove_with_parent(dir, dir.join("cgroup.kill").exists(), Instant::now() + PATIENCE);
 }
 
 /// Removes the cgroup of the container `id`, if it is where ours would be.
 pub fn remove_unknown(id: &str) {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let deadline = Instant::now() + PATIENCE;
     for place in [PIDS, MEMORY].into_iter().filter_map(|name| Place::find(&text, name)) {
-        remove_with_parent(&place.dir.join(PARENT).join(id), place.unified);
+        remove_with_parent(&place.dir.join(PARENT).join(id), place.unified, deadline);
     }
 }
 
-fn remove_with_parent(dir: &Path, unified: bool) {
-    remove(dir, unified);
+fn remove_with_parent(dir: &Path, unified: bool, deadline: Instant) {
+    remove(dir, unified, deadline);
     if let Some(parent) = dir.parent() {
         let _ = fs::remove_dir(parent);
     }
@@ -374,6 +379,8 @@ fn make_dir(dir: &Path) -> Result<bool> {
 /// Removes the cgroups below `parent` whose containers are gone, and whoever is still in them.
 fn collect(parent: &Path, unified: bool, is_alive: impl Fn(&str) -> Option<bool>) {
     let Ok(entries) = fs::read_dir(parent) else { return };
+    // For all of them together: one that cannot be ended is in every container's way.
+    let deadline = Instant::now() + PATIENCE / 4;
     for entry in entries.flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
@@ -381,7 +388,7 @@ fn collect(parent: &Path, unified: bool, is_alive: impl Fn(&str) -> Option<bool>
         let name = entry.file_name();
         match name.to_str().and_then(&is_alive) {
             Some(true) => {}
-            Some(false) => remove(&entry.path(), unified),
+            Some(false) => remove(&entry.path(), unified, deadline.max(Instant::now() + LEAST)),
             // Another store's, or its container is not there yet: it goes if it is empty and old.
             None => {
                 let made = entry.metadata().and_then(|meta| meta.modified());
@@ -392,51 +399,6 @@ fn collect(parent: &Path, unified: bool, is_alive: impl Fn(&str) -> Option<bool>
             }
         }
     }
-}
-
-/// Kills what is in the cgroup `dir` and in those below it, if anything still is, and removes them.
-/// On a busy machine even that takes a while.
-fn remove(dir: &Path, unified: bool) {
-    for _ in 0..1000 {
-        match fs::remove_dir(dir) {
-            Err(err) if err.kind() == ErrorKind::ResourceBusy => {}
-            _ => return,
-        }
-        if kill_all(dir, unified).is_err() {
-            return;
-        }
-        // A privileged container can make some of its own.
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                remove(&entry.path(), unified);
-            }
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn kill_all(dir: &Path, unified: bool) -> Result<()> {
-    if unified {
-        let path = dir.join("cgroup.kill");
-        return File::options()
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(b"1"))
-            .at(path);
-    }
-    let path = dir.join("cgroup.procs");
-    let members = || fs::read_to_string(&path).at(&path);
-    for line in members()?.lines() {
-        let pid = line.parse().ok().and_then(rustix::process::Pid::from_raw);
-        let pid = pid.ok_or_else(|| anyhow!("{line:?}: not a process id")).at(&path)?;
-        let flags = rustix::process::PidfdFlags::empty();
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, flags) else { continue };
-        // The id may be another's by now; the descriptor cannot become another's any more.
-        if members()?.lines().any(|other| other == line) {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -122,8 +122,11 @@ pub enum CgroupView {
     /// Nothing.
     #[default]
     Empty,
-    /// The hierarchy of version 2, below the container's own cgroup, which is the namespace's root.
-    Unified,
+    /// The hierarchy of version 2, below the cgroup that is the namespace's root.
+    Unified {
+        /// It is the container's own. One that others are in as well is read-only.
+        own: bool,
+    },
     /// These directories of the host, by name: a cgroup of each controller of version 1.
     Controllers(Vec<(String, PathBuf)>),
 }
@@ -181,7 +184,8 @@ pub(super) fn plan(mount: &Mount, around: &Surroundings, ops: &mut Vec<Op>) -> R
         optional: false,
     };
     match (kind, &around.cgroup) {
-        ("cgroup" | "cgroup2", CgroupView::Unified) => ops.push(Op::Mount(Filesystem {
+        ("cgroup" | "cgroup2", CgroupView::Unified { own }) => ops.push(Op::Mount(Filesystem {
+            attributes: if *own { options.set } else { options.set | RDONLY },
             parameters: Vec::new(),
             optional: true,
             ..filesystem("cgroup2")
@@ -277,6 +281,21 @@ mod tests {
                 planned(destination, kind, "/x", options).is_err(),
                 "{destination} {options:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_cgroup_that_others_are_in_is_read_only_whatever_the_spec_says() {
+        for (own, option, read_only) in
+            [(true, "rw", false), (true, "ro", true), (false, "rw", true), (false, "ro", true)]
+        {
+            let cgroup = CgroupView::Unified { own };
+            let around = Surroundings { cgroup, devices: true, ..Surroundings::default() };
+            let mut ops = Vec::new();
+            let mount = bundle::mount("/sys/fs/cgroup", "cgroup", "cgroup", &[option]);
+            plan(&mount, &around, &mut ops).unwrap();
+            let Op::Mount(fs) = &ops[0] else { panic!("no mount") };
+            assert_eq!((fs.kind.as_str(), fs.attributes & RDONLY != 0), ("cgroup2", read_only));
         }
     }
 

@@ -112,7 +112,7 @@ pub fn plan(spec: &Spec, rootfs: &Root, surrounding: &Surrounding) -> Result<Pla
     let inner_user = surrounding.user_namespace || namespaces.flags & CLONE_NEWUSER != 0;
     let cgroup = match surrounding.cgroup {
         // Without a namespace of its own it would show the whole host.
-        CgroupView::Unified if !namespaces.cgroup => CgroupView::Empty,
+        CgroupView::Unified { .. } if !namespaces.cgroup => CgroupView::Empty,
         ref view => view.clone(),
     };
     let around = Surroundings { devices: rules.all, user_namespace: inner_user, cgroup };

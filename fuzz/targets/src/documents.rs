@@ -117,7 +117,11 @@ fn check_plan(spec: &Spec) {
     let rootfs = Root::Dir("/somewhere/rootfs".into());
     let surroundings = [
         Surrounding::default(),
-        Surrounding { user_namespace: true, cgroup: CgroupView::Unified, ..Surrounding::default() },
+        Surrounding {
+            user_namespace: true,
+            cgroup: CgroupView::Unified { own: true },
+            ..Surrounding::default()
+        },
         Surrounding { entered: true, init: true, ..Surrounding::default() },
     ];
     for surrounding in &surroundings {

@@ -47,6 +47,13 @@ pub enum SourceOf<'a> {
         /// Whether files keep their owners: those of a stage or an image do, those of a context are root's.
         keep_owner: bool,
     },
+    /// A file or a directory in a tree that others may change: what is mounted.
+    Named {
+        /// The tree.
+        tree: &'a Tree,
+        /// Its path, of which no character is a pattern's; `/` is all.
+        path: String,
+    },
     /// Files in a tree that nobody changes. It is not asked for before something of it is packed.
     Kept {
         /// Returns the tree.

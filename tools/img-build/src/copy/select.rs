@@ -63,6 +63,8 @@ pub(super) enum Source<'a> {
 pub(super) struct Request<'a> {
     tree: &'a Tree,
     pattern: String,
+    /// What looks like a pattern is a name.
+    literal: bool,
     keep_owner: bool,
     parents: bool,
     exclude: Vec<String>,
@@ -119,17 +121,19 @@ impl<'a> Selection<'a> {
             let source = match source {
                 SourceOf::Path { tree, pattern, keep_owner } => {
                     let (exclude, unpack) = (files.exclude.clone(), unpack.unwrap_or(true));
-                    let request = Request { tree, pattern, keep_owner, parents, exclude, unpack };
-                    let (chosen, listed) = request.choose()?;
-                    if chosen.is_empty() {
-                        selection.unmatched.push(request.pattern);
-                    }
-                    hasher.text("files");
-                    for chosen in &chosen {
-                        hasher.chosen(chosen, known)?;
-                    }
-                    selection.listed.extend(listed.into_iter().map(|dir| (tree, dir)));
-                    Source::Chosen(chosen)
+                    let literal = false;
+                    selection.choose(
+                        Request { tree, pattern, literal, keep_owner, parents, exclude, unpack },
+                        &mut hasher,
+                    )?
+                }
+                SourceOf::Named { tree, path } => {
+                    let (exclude, unpack) = (Vec::new(), false);
+                    let (pattern, literal, keep_owner) = (path, true, false);
+                    selection.choose(
+                        Request { tree, pattern, literal, keep_owner, parents, exclude, unpack },
+                        &mut hasher,
+                    )?
                 }
                 SourceOf::Kept { tree, pattern, keep_owner, identity } => {
                     hasher.text("tree");
@@ -139,7 +143,8 @@ impl<'a> Selection<'a> {
                     let (exclude, unpack) = (files.exclude.clone(), unpack.unwrap_or(true));
                     Source::Later(Box::new(move || {
                         let (tree, pattern, exclude) = (tree()?, pattern.clone(), exclude.clone());
-                        Ok(Request { tree, pattern, keep_owner, parents, exclude, unpack })
+                        let literal = false;
+                        Ok(Request { tree, pattern, literal, keep_owner, parents, exclude, unpack })
                     }))
                 }
                 SourceOf::Content { name, text } => {
@@ -161,6 +166,20 @@ impl<'a> Selection<'a> {
         }
         selection.digest = hasher.0.finish();
         Ok(selection)
+    }
+
+    /// Finds what is asked for in a tree that others may change.
+    fn choose(&mut self, request: Request<'a>, hasher: &mut Fields) -> Result<Source<'a>> {
+        let (chosen, listed) = request.choose()?;
+        if chosen.is_empty() {
+            self.unmatched.push(request.pattern);
+        }
+        hasher.text("files");
+        for chosen in &chosen {
+            hasher.chosen(chosen, self.known.as_deref())?;
+        }
+        self.listed.extend(listed.into_iter().map(|dir| (request.tree, dir)));
+        Ok(Source::Chosen(chosen))
     }
 
     /// Returns the digest of all that decides the result, but for the image that is copied to.
@@ -221,7 +240,10 @@ impl<'a> Request<'a> {
             filter.except = Some(Ignore::of(self.exclude.iter().map(String::as_str))?);
         }
         let source = inside(source);
-        let (plain, pattern) = split(&source);
+        let (plain, pattern) = match self.literal {
+            true => (source, None),
+            false => split(&source),
+        };
         let mut chosen = Vec::new();
         let matching = match &pattern {
             None => vec![plain.clone().into_bytes()],

@@ -22,7 +22,7 @@ use crate::error::{Error, Result, nearest};
 pub struct MountOption {
     /// The text behind `--mount=`.
     pub text: String,
-    /// The stage or image that it comes from, if any.
+    /// The stage or image that it comes from, if any. Of a tmpfs it says nothing.
     pub from: Option<String>,
 }
 
@@ -115,10 +115,14 @@ pub fn fields(flag: &str, text: &str) -> Result<Vec<String>> {
 impl MountOption {
     /// Takes what is written, and reads where it comes from.
     pub fn new(text: String) -> Result<MountOption> {
-        let mut from = None;
+        let (mut from, mut tmpfs) = (None, false);
         for field in fields("--mount", &text)? {
             let Some((key, value)) = field.split_once('=') else { continue };
-            if key.to_lowercase() == "from" {
+            let key = key.to_lowercase();
+            if key == "type" {
+                tmpfs = value.eq_ignore_ascii_case(Type::Tmpfs.name());
+            }
+            if key == "from" {
                 if value.find('$').is_some_and(|at| at + 1 < value.len()) {
                     return Err(Error::new(format!("--mount: from={value}: no variables here"))
                         .hint(format!("a stage of its own: FROM {value} AS name")));
@@ -126,7 +130,7 @@ impl MountOption {
                 from = Some(value.to_owned()).filter(|value| !value.is_empty());
             }
         }
-        Ok(MountOption { text, from })
+        Ok(MountOption { text, from: from.filter(|_| !tmpfs) })
     }
 
     /// Reads all of it; `expand` replaces variables.
@@ -207,6 +211,8 @@ impl MountOption {
                 }
             }
         }
+        // BuildKit does not look at it.
+        mount.from = mount.from.filter(|_| mount.kind != Type::Tmpfs);
         mount.read_only = read_only.unwrap_or(!matches!(mount.kind, Type::Cache | Type::Tmpfs));
         mount.check().map_err(wrong)?;
         Ok(mount)
@@ -386,6 +392,8 @@ mod tests {
             ("type=cache,target=/x,sharing=PRIVATE", "cache target=/x sharing=private"),
             ("type=cache,target=/x,sharing=shared", "cache target=/x sharing=shared"),
             ("type=tmpfs,target=/x", "tmpfs target=/x"),
+            ("type=tmpfs,from=b,target=/x", "tmpfs target=/x"),
+            ("type=${n:-tmpfs},from=b,target=/x", "tmpfs target=/x"),
             ("type=tmpfs,target=/x,size=64m", "tmpfs target=/x size=67108864"),
             ("type=secret,id=s", "secret ro=1 id=s"),
             ("type=secret,target=/run/s", "secret target=/run/s ro=1"),

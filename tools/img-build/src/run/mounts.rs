@@ -324,9 +324,10 @@ impl<'a> Mounts<'a> {
                 rustix::fs::openat(CWD, &at, flags, Mode::empty()).at(&at)?
             }
         };
+        // As the step's key has it: `..` is what is above in the path, wherever links lead.
         let path = path.unwrap_or("/");
-        let inside = path.trim_start_matches('/');
-        let inside = if inside.is_empty() { "." } else { inside };
+        let inside = clean(&format!("/{path}"));
+        let inside = if inside == "/" { "." } else { &inside[1..] };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let mut tries = 0;

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use common::error::Hint;
 use common::layer::changes::{changes, difference};
 use common::runtime::Ended;
 use common::userns::Mapping;
@@ -66,8 +67,16 @@ impl<'a> Work<'a> {
         inputs.add("hosts", json!(steps.hosts));
         inputs.add("shm-size", json!(steps.given.shm_size));
         inputs.add("ulimits", json!(steps.given.ulimits));
-        let from = self.mounted(asked, &mut inputs)?;
-        anyhow::ensure!(run.devices.is_empty(), "--device: a step cannot be given devices");
+        // Whose a file is, is lost then: what is made is not what others make.
+        let single = Mapping::current()?.is_single();
+        if single {
+            inputs.add("ids", 1);
+        }
+        let from = self.mounted(asked, run, &mut inputs)?;
+        if let Some(device) = run.devices.iter().find(|device| device.required) {
+            return Err(anyhow!("--device: {}: a step cannot be given devices", device.name))
+                .hint(|| "without required it is done without".into());
+        }
 
         self.layer(asked, &inputs, |work| {
             let state = &work.state;
@@ -77,12 +86,18 @@ impl<'a> Work<'a> {
                 env.iter().map(|(name, value)| format!("{name}={value}")).collect();
             for name in scope::PROXIES {
                 let lower = name.to_lowercase();
-                let Some(value) = argument(name).or_else(|| argument(&lower)) else { continue };
+                let Some(value) = argument(&lower).or_else(|| argument(name)) else { continue };
                 for name in [name, &lower] {
                     if state.scope.variables.get(name).is_none() {
                         env.push(format!("{name}={value}"));
                     }
                 }
+            }
+            for device in &run.devices {
+                asked.log.warn(&format!(
+                    "--device: {}: left out: a step cannot be given devices",
+                    device.name
+                ));
             }
             let mut snapshots = Vec::new();
             for from in &from {
@@ -139,7 +154,7 @@ impl<'a> Work<'a> {
                 (Ended::Exited(status), None) => return Err(anyhow!("exit status {status}")),
                 (Ended::Killed(signal), None) => return Err(anyhow!("killed by signal {signal}")),
             }
-            if Mapping::current()?.is_single() && build.is_news(ONE_ID) {
+            if single && build.is_news(ONE_ID) {
                 asked.log.warn(ONE_ID);
             }
             if let Some(note) = ran.note.as_ref().filter(|note| build.is_news(note)) {
@@ -160,7 +175,12 @@ impl<'a> Work<'a> {
     }
 
     /// Returns what each mount comes from, if from anything, and adds what the step can see of it to its inputs.
-    fn mounted(&self, asked: &Asked, inputs: &mut Inputs) -> Result<Vec<Option<Taken<'a>>>> {
+    fn mounted(
+        &self,
+        asked: &Asked,
+        run: &instruction::Run,
+        inputs: &mut Inputs,
+    ) -> Result<Vec<Option<Taken<'a>>>> {
         let build = self.build;
         let mut bases = build
             .graph
@@ -168,12 +188,12 @@ impl<'a> Work<'a> {
             .into_iter();
         let known = build.store.cache().join("files");
         let mut all = Vec::new();
-        for mount in asked.mounts {
-            let from = match (&mount.from, mount.kind) {
-                (Some(_), _) => {
-                    let base = bases.next().context("a mount from nowhere")?;
-                    Some(self.taken(&base.from)?)
-                }
+        for (mount, option) in asked.mounts.iter().zip(&run.mounts) {
+            let base = option.from.as_ref().map(|_| bases.next().context("a mount from nowhere"));
+            let from = match (base.transpose()?, mount.kind) {
+                // That it is one, a variable may have said.
+                (_, Type::Tmpfs) => None,
+                (Some(base), _) => Some(self.taken(&base.from)?),
                 (None, Type::Bind) => Some(Taken::Files(build.request.context)),
                 (None, _) => None,
             };
@@ -183,8 +203,8 @@ impl<'a> Work<'a> {
                 // What a cache begins with is not seen by what it has become.
                 Some(Taken::Files(_)) if mount.kind == Type::Cache => String::new(),
                 Some(Taken::Files(tree)) => {
-                    let pattern = mount.source.clone().unwrap_or_else(|| "/".into());
-                    let seen = contents(tree, pattern, &known)?;
+                    let path = mount.source.clone().unwrap_or_else(|| "/".into());
+                    let seen = contents(tree, path, &known)?;
                     build.request.note(seen.files());
                     seen.digest().to_string()
                 }
@@ -197,9 +217,9 @@ impl<'a> Work<'a> {
 }
 
 /// Returns what is at a path of a tree that others may change.
-fn contents<'a>(tree: &'a Tree, pattern: String, known: &Path) -> Result<Selection<'a>> {
+fn contents<'a>(tree: &'a Tree, path: String, known: &Path) -> Result<Selection<'a>> {
     let files = Files {
-        sources: vec![pattern.clone()],
+        sources: vec![path.clone()],
         contents: Vec::new(),
         destination: "/".into(),
         chown: None,
@@ -208,6 +228,6 @@ fn contents<'a>(tree: &'a Tree, pattern: String, known: &Path) -> Result<Selecti
         exclude: Vec::new(),
     };
     let operation = Operation::Copy(Copy { files, from: None, parents: false });
-    let source = SourceOf::Path { tree, pattern, keep_owner: false };
+    let source = SourceOf::Named { tree, path };
     Selection::of(&operation, vec![source], Some(known))
 }

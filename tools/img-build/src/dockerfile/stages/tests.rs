@@ -46,6 +46,7 @@ fn only_what_a_target_needs_is_built() {
         ("FROM a\nCOPY --from=scratch x y", None, "0: @a scratch"),
         ("FROM a AS b\nFROM c\nRUN --mount=from=b,target=/x y", None, "b: @a; 1: @c b"),
         ("FROM a\nRUN --mount=from=d,target=/x y", None, "0: @a @d"),
+        ("FROM a\nRUN --mount=from=d,target=/x,type=tmpfs y", None, "0: @a"),
         // The number of a stage is only for COPY.
         ("FROM a AS b\nFROM c\nRUN --mount=from=0,target=/x y", None, "1: @c @0"),
         // A number is no name even if a stage might be called so.

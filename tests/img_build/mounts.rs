@@ -1,0 +1,41 @@
+//! RUN --mount, and what a step's key has of it.
+
+use sandbox::Sandbox;
+
+/// Builds, and returns how many steps were cached.
+fn cached(t: &Sandbox, flags: &str) -> String {
+    t.sh(&format!("img-build {flags} . 2>&1 | grep -c '(cached)'; :")).text()
+}
+
+#[test]
+fn a_source_is_a_name_and_no_pattern() {
+    let t = Sandbox::with_image("base");
+    t.sh(r"mkdir 'd[1]' '\*' x; for d in 'd[1]' '\*'; do echo one >$d/f; done").is_silent();
+    t.write(
+        "Dockerfile",
+        r"# escape=`
+FROM base
+RUN --mount=source=d[1],target=/m cat /m/f >/a
+RUN --mount=source=\*,target=/m cat /m/f >/b
+RUN --mount=source=x/../x,target=/m ls /m >/c
+",
+    );
+    assert_eq!(cached(&t, "-q"), "0\n");
+    assert_eq!(cached(&t, "-t app"), "3\n");
+    t.sh(r"for d in 'd[1]' '\*'; do echo two >$d/f; done; echo >x/new").is_silent();
+    assert_eq!(cached(&t, "-t app"), "0\n");
+    t.sh("ctr-spawn --rm app cat /a /b /c").prints("two\ntwo\nnew\n");
+}
+
+#[test]
+fn a_tmpfs_comes_from_nowhere() {
+    let t = Sandbox::with_image("base");
+    t.write(
+        "Dockerfile",
+        "FROM base AS a\nRUN echo a >/a\nFROM base\nARG T=tmpfs\n\
+         RUN --mount=type=tmpfs,from=nowhere.invalid/x,target=/t --mount=type=$T,from=a,target=/u \\\n\
+             --mount=from=a,target=/m touch /t/x /u/x && ls /t /u /m/a >/out\n",
+    );
+    t.sh("img-build -q -t app . >line && ctr-spawn --rm app cat /out")
+        .prints("/m/a\n\n/t:\nx\n\n/u:\nx\n");
+}
