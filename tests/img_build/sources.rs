@@ -272,7 +272,7 @@ fn only_the_user_names_paths_of_this_host() {
     t.sh("printf 'FROM base\\nONBUILD COPY --from=%s/mine.tar / /x\\n' $PWD | img-build -q -t trap - >trap; echo FROM trap >D")
         .is_silent();
     t.sh("img-build -q -f D c").exits(1).says(&format!(
-        "img-build: D:1: COPY: {}: only the user names paths of this host\nhint: --build-context NAME=PLACE\n",
+        "img-build: D:1: ONBUILD: {}: only the user names paths of this host\nhint: --build-context NAME=PLACE\n",
         path.display()
     ));
 }

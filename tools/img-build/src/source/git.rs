@@ -8,7 +8,8 @@
 //!
 //! A repository is a stranger's. No hook runs and no filter, no protocol is
 //! spoken but those of the network, and nothing that is told to git begins with
-//! a `-`. A server that says nothing is not waited for. One commit is fetched, unless the server does not part with just one.
+//! a `-`. A server that says nothing is not waited for. One commit is fetched,
+//! unless the server does not part with just one.
 
 mod watch;
 

@@ -3,8 +3,9 @@
 //! It goes to a temporary file as it comes, so its size does not matter. Its
 //! digest is the key of the step; the server is asked in each build, since nobody else
 //! knows what is there now, but what has not changed does not come again. One of a known
-//! checksum is not even asked for, and of what comes over plain HTTP nothing else is kept. Redirects are followed, but only to the web, and with
-//! credentials only within one scheme, host and port.
+//! checksum is not even asked for, and of what comes over plain HTTP nothing else is kept.
+//! Redirects are followed, but only to the web, and with credentials only within one
+//! scheme, host and port.
 
 use std::fmt::{self, Display};
 use std::fs::File;
