@@ -94,7 +94,7 @@ fn the_digest_and_the_layer_are_not_of_times() {
         let operation = operation("COPY d /x/");
         let selection = Selection::of(&operation, sources(&operation, &tree), None).unwrap();
         let packer = Packer::new(&writing, Compression::default()).unwrap();
-        let packed = selection.pack(None, "/", EPOCH, false, packer).unwrap();
+        let packed = selection.pack(None, "/", EPOCH, false, &|_| {}, packer).unwrap();
         (selection.digest(), packed.diff_id, packed.desc)
     });
     assert_eq!(packed[0], packed[1]);
@@ -120,7 +120,8 @@ fn a_tree_that_nobody_changes_is_not_read_for_its_digest() {
     assert_ne!(of(b"1").digest(), of(b"2").digest());
     assert!(!asked.get());
     // Only then it is seen that something is missing.
-    let target = Target { base: None, workdir: "/", epoch: EPOCH, keep_mtime: false };
+    let target =
+        Target { base: None, workdir: "/", epoch: EPOCH, keep_mtime: false, warn: &|_| {} };
     let err = of(b"1").hand_on(&target, &mut Lines::default()).unwrap_err();
     assert_eq!(said(&err), "nothing-there: not in the context");
 }
@@ -145,7 +146,8 @@ fn what_a_stage_has_keeps_its_owner_and_attributes() {
         let pattern = "d".into();
         let source = SourceOf::Path { tree: &tree, pattern, keep_owner: true };
         let selection = Selection::of(&operation, vec![source], None).unwrap();
-        let target = Target { base: None, workdir: "/", epoch: EPOCH, keep_mtime: true };
+        let target =
+            Target { base: None, workdir: "/", epoch: EPOCH, keep_mtime: true, warn: &|_| {} };
         let mut lines = Lines::default();
         selection.hand_on(&target, &mut lines).unwrap();
         let entry = &lines.1[1];
