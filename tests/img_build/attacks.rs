@@ -90,3 +90,23 @@ fn an_option_is_no_repository_and_no_reference() {
         t.sh("img-build -q . 2>&1; ls").ends_with("Dockerfile\n");
     }
 }
+
+#[test]
+fn a_path_without_end_is_an_error() {
+    let t = Sandbox::with_image("base");
+    t.sh("printf 'a/%.0s' $(seq 8000) >deep; echo f >f; mkdir c
+          tar --format=pax -P --transform \"s,^f$,$(cat deep)f,\" -czf c/a.tgz f")
+        .is_silent();
+    let fails = |dockerfile: &str| {
+        t.write("c/Dockerfile", dockerfile);
+        t.sh("timeout 20 img-build -q c").says("File name too long (os error 36)").exits(1);
+    };
+    // Stages that need not wait for each other have threads, whose stacks are small.
+    fails(
+        "FROM base AS one\nADD a.tgz /x/\nFROM base AS two\nADD a.tgz /y/\n\
+         FROM base\nCOPY --from=one /x /x\nCOPY --from=two /y /y\n",
+    );
+    let deep = std::fs::read_to_string(t.path("work/deep")).unwrap();
+    fails(&format!("FROM base\nWORKDIR /{deep}\n"));
+    fails(&format!("FROM base\nCOPY Dockerfile /{deep}\n"));
+}

@@ -53,6 +53,30 @@ fn a_full_disk_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_filled_is_as_it_was() {
+    let t = Sandbox::with_image("base");
+    t.sh("mkdir ctx; cd ctx; printf 'FROM scratch\\nCOPY d /d\\n' >Dockerfile; mkdir d; head -c 6m /dev/zero >d/big; echo 1 >d/a")
+        .is_silent();
+    let disk = Disk::tmpfs(&t.path("work/disk"), "size=4m");
+    t.sh("mkdir -m 755 disk/d; img-build -q -o disk ctx").says("No space left on device").exits(1);
+    t.sh("mkdir -m 550 -p disk/d; chmod 550 disk/d; img-build -q -o disk ctx").exits(1);
+    t.sh("stat -c %a disk/d; ls -A disk disk/d").prints("550\ndisk:\nd\n\ndisk/d:\na\n");
+    drop(disk);
+    t.sh("cd ctx; rm -r d; mkdir d; cd d; seq -f f%.0f 30000 | xargs touch").is_silent();
+    t.sh("img-build -q ctx >/dev/null").is_silent();
+    for (mode, signal, status) in [("755", "INT", 130), ("500", "TERM", 143)] {
+        t.sh(&format!(
+            "rm -rf out; mkdir -p out/d; chmod {mode} out/d
+             {{ exec env --default-signal=INT img-build -q -o out ctx; }} & while ! test -e out/d/f1; do :; done
+             kill -{signal} $!; wait $!"
+        ))
+        .exits(status);
+        t.sh("stat -c %a out/d; ls -A out/d | grep -c img-build; test -e out/d/f9999 && echo all")
+            .outputs(&format!("{mode}\n0\n"), "", 1);
+    }
+}
+
+#[test]
 fn nobody_who_reads_or_no_input_is_no_crash() {
     let t = Sandbox::with_image("base");
     t.write("Dockerfile", "FROM base\nRUN true\n");

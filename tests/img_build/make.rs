@@ -114,6 +114,29 @@ fn names_are_written_as_make_reads_them() {
 }
 
 #[test]
+fn a_file_in_the_context_is_no_command_to_make() {
+    if lacks(&["make"]) {
+        return;
+    }
+    let t = with(
+        "bad:\n\tfalse\napp.ref:\n\t@img-build -q --iidfile $@ --depfile app.d . >/dev/null\n-include app.d\n",
+        "",
+    );
+    t.write("Dockerfile", "FROM base\nCOPY src .[A-Z]* /src/\n");
+    t.sh("mkdir src; echo 1 >src/a").is_silent();
+    for name in [".IGNORE", ".ONESHELL", ".SECONDEXPANSION", ".SILENT", ".WAIT"] {
+        t.set("NAME", name);
+        t.sh("touch $NAME; make -s app.ref").says("a name that no makefile can hold").exits(2);
+        t.sh("make -s bad 2>/dev/null").exits(2);
+        t.sh("rm $NAME").is_silent();
+    }
+    // In a directory it is a name.
+    t.sh("touch src/.IGNORE; make -s app.ref 2>/dev/null; grep ^src/.IGN app.d")
+        .prints("src/.IGNORE:\n");
+    t.sh("make -s bad 2>/dev/null").exits(2);
+}
+
+#[test]
 fn all_that_is_read_of_this_host_is_there() {
     let t = with("", "FROM ./layout:x\nCOPY --from=more f* /\nCOPY l /l\nADD src/a.tar /\n");
     t.sh("mkdir more; echo 1 >more/f1; echo f9 >more/.dockerignore; ln -s src/deep ctx/l; tar -C ctx -cf ctx/src/a.tar other

@@ -97,7 +97,22 @@ fn a_file_from_the_web_is_private_and_new_when_it_differs() {
         "img-build: Dockerfile:2: ADD: http://{}/f: not found\n",
         t.sh("printf %s $WEB").text()
     ));
-    t.sh("rm Dockerfile; grep -r hunter2 . $TARE_ROOT $TARE_RUN | grep -v ^./asked; :").is_silent();
+    t.sh("echo one >web/f").is_silent();
+    // However it is written.
+    for dockerfile in [
+        "FROM scratch\\nADD [\"http://$WEB/moved\",\"http://me:hunter2@$WEB/f\", \"/e/\"]\\n",
+        "FROM scratch\\nADD http://$WEB/moved\\thttp://me:hunter2@$WEB/f /e/\\n",
+    ] {
+        for progress in ["plain", "json"] {
+            t.set("DOCKERFILE", dockerfile.replace("$WEB", &t.sh("printf %s $WEB").text()));
+            t.sh(&format!(
+                "printf \"$DOCKERFILE\" >Dockerfile; img-build --no-cache --progress {progress} . >out.line 2>said2; grep -c xxxxx:xxxxx@ said2; rm -f Dockerfile"
+            ))
+            .prints("1\n");
+        }
+    }
+    t.sh("rm -f Dockerfile; grep -r hunter2 . $TARE_ROOT $TARE_RUN | grep -v ^./asked; :")
+        .is_silent();
 }
 
 #[test]

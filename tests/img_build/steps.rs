@@ -135,3 +135,25 @@ fn a_secret_is_seen_by_its_step_and_kept_by_nothing() {
     t.write("Dockerfile", "FROM base\nRUN --mount=type=secret,id=x,required cat /run/secrets/x\n");
     t.sh("img-build -q .").says("Dockerfile:2: RUN: ").exits(1);
 }
+
+#[test]
+fn who_somebody_is_depends_on_who_asks() {
+    let t = Sandbox::with_image("base");
+    t.sh("mkdir c; echo 1 >c/f").is_silent();
+    t.write(
+        "c/Dockerfile",
+        "FROM base\nCOPY --chown=app:ghosts f /a\nCOPY --chown=ghost:staff f /b\nUSER 1234\nWORKDIR /c\n\
+         USER app:staff\nWORKDIR /d\nUSER ghost\nWORKDIR /e\nUSER :50\n\
+         RUN stat -c %u:%g /a /b /c /d /e; id -u; id -g\n",
+    );
+    t.sh("img-build c >out 2>said; sed -n 's/^.*\\] | //p' said; sed -n 's/^.*warning: //p' said")
+        .prints(
+            "1000:1000\n0:50\n1234:1234\n1000:50\n0:0\n0\n50\n\
+         --chown=app:ghosts: the image has no ghosts: 1000 instead\n\
+         --chown=ghost:staff: the image has no ghost: 0 instead\n",
+        );
+    t.write("c/Dockerfile", "FROM scratch\nCOPY --chown=app f /\n");
+    t.sh("img-build c 2>&1 >out | grep -c 'warning: --chown=app: .*: 0 instead'").prints("1\n");
+    t.write("c/Dockerfile", "FROM base\nCOPY --link --chown=app f /\n");
+    t.sh("img-build -q c").says("there is no image to look it up in").exits(1);
+}

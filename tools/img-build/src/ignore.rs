@@ -19,12 +19,16 @@
 //! expression's class. In brackets `*` and `?` are characters, as filepath.Match
 //! has it, where moby makes nonsense of them.
 
+use std::rc::Rc;
+
 use crate::error::{Error, Result};
 use crate::glob::{Class, Glob};
 use crate::path::clean;
 
 /// The most bytes that an ignore file may have.
 pub const LONGEST: usize = 4 << 20;
+/// The most patterns that it may have: a walk asks all of them, and remembers of each whether it matched.
+const MOST: usize = 10_000;
 
 /// An ignore file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,9 +68,9 @@ enum Token {
     Class(Class),
 }
 
-/// Which patterns matched a directory.
+/// Which patterns matched a directory: all that is in it may share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Walk(Vec<bool>);
+pub struct Walk(Rc<[bool]>);
 
 impl Ignore {
     /// Reads an ignore file.
@@ -85,6 +89,9 @@ impl Ignore {
             let line = line.map_err(|_| Error::new("not UTF-8").at(number))?.trim();
             if line.is_empty() {
                 continue;
+            }
+            if patterns.len() == MOST {
+                return Err(Error::new(format!("more than {MOST} patterns")).at(number));
             }
             patterns.push(Pattern::parse(line).map_err(|err| err.at(number))?);
         }
@@ -125,7 +132,7 @@ impl Ignore {
     ///
     /// `above` is what was returned for the directory that it is in.
     pub fn excludes(&self, path: &str, above: &Walk) -> (bool, Walk) {
-        let mut here = Walk(vec![false; self.0.len()]);
+        let mut here = vec![false; self.0.len()];
         let mut matched = false;
         for (index, pattern) in self.0.iter().enumerate() {
             let mut matches = above.0.get(index).copied().unwrap_or_default();
@@ -135,12 +142,12 @@ impl Ignore {
                 }
                 matches = pattern.matches(path);
             }
-            here.0[index] = matches;
+            here[index] = matches;
             if matches {
                 matched = !pattern.includes;
             }
         }
-        (matched, here)
+        (matched, Walk(here.into()))
     }
 }
 
@@ -457,6 +464,14 @@ mod tests {
         assert!(Ignore::of([" !a/b ", ""]).unwrap().reaches("a", true));
         assert!(Ignore::of(["["]).is_err());
         assert_eq!(Ignore::of(["/a", "!/b"]).unwrap(), Ignore::default());
+    }
+
+    #[test]
+    fn patterns_are_no_more_than_anybody_writes() {
+        let parse = |lines: usize| Ignore::parse("a\n".repeat(lines).as_bytes());
+        assert_eq!(parse(MOST).unwrap().patterns().len(), MOST);
+        let err = parse(MOST + 1).unwrap_err();
+        assert_eq!((err.message.as_str(), err.line), ("more than 10000 patterns", Some(10001)));
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use crate::dockerfile::instruction::{Command, Healthcheck, Instruction, Operation, Start};
 use crate::dockerfile::scope::Scope;
+use crate::dockerfile::words::Values;
 use crate::source::address::redacted;
 
 use super::config::Config;
@@ -26,7 +27,8 @@ pub fn created_by(instruction: &Instruction, config: &Config, scope: &Scope) -> 
         }
         Operation::Copy(copy) => {
             let files = &copy.files;
-            format!("COPY {}{} # buildkit", owner(files), places(files))
+            let parents = if copy.parents { "--parents " } else { "" };
+            format!("COPY {parents}{}{} # buildkit", owner(files), places(files))
         }
         Operation::Add(add) => {
             format!("ADD {}{} # buildkit", owner(&add.files), places(&add.files))
@@ -63,14 +65,18 @@ pub fn created_by(instruction: &Instruction, config: &Config, scope: &Scope) -> 
     })
 }
 
-/// Returns the arguments that a RUN step has, and how many.
+/// Returns the arguments that a RUN step has, and how many: each once, with the value that the step sees.
 fn given(scope: &Scope) -> String {
-    let one = |(name, value): &(String, Option<String>)| {
-        format!("{name}={} ", value.as_deref().unwrap_or_default())
-    };
-    match scope.arguments.len() {
+    let mut given: Vec<&str> = Vec::new();
+    for (name, _) in &scope.arguments {
+        if !given.contains(&name.as_str()) {
+            given.push(name);
+        }
+    }
+    let one = |name: &&str| format!("{name}={} ", scope.variables.get(name).unwrap_or_default());
+    match given.len() {
         0 => String::new(),
-        n => format!("|{n} {}", scope.arguments.iter().map(one).collect::<String>()),
+        n => format!("|{n} {}", given.iter().map(one).collect::<String>()),
     }
 }
 
@@ -96,7 +102,7 @@ fn quoted(command: &Command, config: &Config) -> String {
             config.shell().into_iter().map(str::to_owned).chain([text.clone()]).collect()
         }
     };
-    let args: Vec<String> = args.iter().map(|arg| format!("{arg:?}")).collect();
+    let args: Vec<String> = args.iter().map(|arg| go_quote(arg, '"')).collect();
     format!("[{}]", args.join(" "))
 }
 
@@ -111,9 +117,39 @@ fn healthcheck(check: &Healthcheck) -> String {
             (test, [*interval, *timeout, *start_period, *start_interval], *retries)
         }
     };
-    let test: Vec<String> = test.iter().map(|arg| format!("{arg:?}")).collect();
+    let test: Vec<String> = test.iter().map(|arg| go_quote(arg, '"')).collect();
     let times: Vec<String> = times.iter().map(|time| format!("\"{}\"", duration(*time))).collect();
-    format!("&{{[{}] {} '\\x{retries:02x}'}}", test.join(" "), times.join(" "))
+    // A number is a character to `%q`.
+    let retries = u32::try_from(retries).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
+    let retries = go_quote(&retries.to_string(), '\'');
+    format!("&{{[{}] {} {retries}}}", test.join(" "), times.join(" "))
+}
+
+/// Returns a text as Go's `strconv.Quote` writes it.
+fn go_quote(text: &str, quote: char) -> String {
+    // Behind a letter a mark is printed, as Go prints it everywhere.
+    let is_print = |c: char| format!("x{c}").escape_debug().eq(['x', c]);
+    let mut quoted = String::from(quote);
+    for c in text.chars() {
+        match c {
+            '\x07' => quoted.push_str("\\a"),
+            '\x08' => quoted.push_str("\\b"),
+            '\x0b' => quoted.push_str("\\v"),
+            '\x0c' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\\' => quoted.push_str("\\\\"),
+            c if c == quote => quoted.extend(['\\', c]),
+            '"' | '\'' => quoted.push(c),
+            c if is_print(c) => quoted.push(c),
+            c if c < ' ' || c == '\x7f' => quoted.push_str(&format!("\\x{:02x}", c as u32)),
+            c if c <= '\u{ffff}' => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+            c => quoted.push_str(&format!("\\U{:08x}", c as u32)),
+        }
+    }
+    quoted.push(quote);
+    quoted
 }
 
 /// Returns a time as Go writes it: `1m0s`, `1.5s`, `2ms`.
@@ -145,6 +181,7 @@ mod tests {
     use super::*;
     use crate::dockerfile::Dockerfile;
     use crate::dockerfile::expand::expand;
+    use crate::dockerfile::scope::Variables;
 
     #[test]
     fn history_is_in_buildkits_words() {
@@ -153,6 +190,7 @@ mod tests {
             ("RUN [\"sh\", \"-c\", \"a\"]", "RUN |2 A=1 B= sh -c a # buildkit"),
             ("RUN <<EOF\necho 1\nEOF", "RUN |2 A=1 B= /bin/sh -c echo 1\n # buildkit"),
             ("COPY --chown=1 --link a b /c/", "COPY --chown=1 a b /c/ # buildkit"),
+            ("COPY --chmod=7 --parents a/b /x/", "COPY --parents --chmod=7 a/b /x/ # buildkit"),
             ("COPY <<A /h/\nx\nA", "COPY <<A /h/ # buildkit"),
             ("ADD --chmod=600 a.tgz /t", "ADD --chmod=600 a.tgz /t # buildkit"),
             ("ARG A=7 B", "ARG A=1 B"),
@@ -167,8 +205,10 @@ mod tests {
             ),
         ];
         let config = Config::empty(&Platform::host());
-        let arguments = vec![("A".into(), Some("1".into())), ("B".into(), None)];
-        let scope = Scope { arguments, ..Scope::default() };
+        let argument = |name: &str, value: &str| (name.into(), Some(value.into()));
+        let arguments = vec![argument("A", "0"), ("B".into(), None), argument("A", "1")];
+        // The last of what ARG and ENV have said.
+        let scope = Scope { arguments, variables: Variables::of(["X=2", "A=1"]) };
         for (line, expected) in table {
             let file = Dockerfile::parse(format!("FROM scratch\n{line}\n").as_bytes()).unwrap();
             let written = &file.stages[0].instructions[0];
@@ -176,6 +216,28 @@ mod tests {
             let instruction = Instruction { operation, ..written.clone() };
             let told = created_by(&instruction, &config, &scope);
             assert_eq!(told.as_deref(), Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn texts_are_quoted_as_go_quotes_them() {
+        let table = [
+            ("a \"b\" 'c'", r#""a \"b\" 'c'""#),
+            ("\0\x01\x07\x08\t\n\x0b\x0c\r\x1b\x7f", r#""\x00\x01\a\b\t\n\v\f\r\x1b\x7f""#),
+            ("\\é日\u{301}", "\"\\\\é日\u{301}\""),
+            ("\u{a0}\u{200b}\u{85}\u{e0001}", r#""\u00a0\u200b\u0085\U000e0001""#),
+        ];
+        table.iter().for_each(|(text, expected)| assert_eq!(go_quote(text, '"'), *expected));
+        for (retries, expected) in [(4, "'\\x04'"), (10, "'\\n'"), (65, "'A'"), (39, "'\\''")] {
+            let check = Healthcheck::Run {
+                command: Command::Exec(Vec::new()),
+                interval: 0,
+                timeout: 0,
+                start_period: 0,
+                start_interval: 0,
+                retries,
+            };
+            assert!(healthcheck(&check).ends_with(&format!(" {expected}}}")), "{retries}");
         }
     }
 

@@ -18,7 +18,6 @@ use crate::dockerfile::scope::{Scope, Variables};
 use crate::dockerfile::stages::{Base, trigger};
 use crate::dockerfile::words::Lexer;
 use crate::error::Error;
-use crate::source::address::redacted;
 
 /// Builds a stage, and waits for those that it needs when it needs them.
 pub fn build(build: &Build, index: usize) -> Result<Built> {
@@ -150,9 +149,9 @@ impl Stage<'_> {
             let (name, steps) = (self.build.graph.name(self.index), self.build.request.steps);
             let place = format!("{}\n{name}\n{n}", self.build.request.place);
             let text = match operation {
-                Operation::Add(_) => {
-                    let words: Vec<String> = instruction.source.split(' ').map(redacted).collect();
-                    words.join(" ")
+                // As the history has it: without passwords, however the URLs are written.
+                Operation::Add(_) if instruction.source.contains("://") => {
+                    created_by.as_deref().unwrap_or_default().trim_end_matches(" # buildkit").into()
                 }
                 _ => instruction.source.clone(),
             };

@@ -21,7 +21,7 @@ use common::layer::{Member, Type, sparse_members};
 
 use super::contents::Xattrs;
 use super::pack::Data;
-use super::place::{Image, Looks, What, above};
+use super::place::{Image, Looks, What, above, fits};
 use super::walk::{join, names};
 
 /// The unit of a tar.
@@ -128,7 +128,10 @@ impl Unpack<'_, '_> {
         let what = match member.kind {
             Type::Directory => What::Directory(Some(data)),
             Type::File => What::File(data, None),
-            Type::Symlink => What::Symlink(member.link.clone()),
+            Type::Symlink => {
+                fits(&member.link)?;
+                What::Symlink(member.link.clone())
+            }
             Type::HardLink => return self.link(member, &path),
             Type::Special => match member.device {
                 Some((major, minor, block)) => What::Device { block, major, minor },
@@ -140,6 +143,7 @@ impl Unpack<'_, '_> {
 
     /// Returns where a member goes, links in the image and of the archive followed; nothing for the top itself.
     fn path(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        fits(name)?;
         // Names are cleaned as text first: `a/../b` is b, whatever a is.
         let cleaned = cleaned(name);
         if cleaned.first().is_some_and(|name| name == b"..") {

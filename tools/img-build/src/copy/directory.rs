@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
-use common::error;
-use common::files::{Files, Unkept};
+use anyhow::{Context, Result};
+use common::files::Files;
 use common::layer::pack::{Entry, Kind, Packed, Packer};
 
-use super::owner::lookup;
+use super::owner::owner;
 use super::place::{Image, Looks};
 
 /// Packs the directories that `dir`, an absolute path, lacks in the image whose files are `base`; they are `user`'s.
@@ -18,12 +17,8 @@ pub fn make_directory(
     epoch: i64,
     mut packer: Packer,
 ) -> Result<Packed> {
-    let (uid, gid) = match lookup(base, user) {
-        Ok(user) => (user.uid, user.gid),
-        Err(err) if error::find::<Unkept>(&err).is_some() => return Err(err),
-        // As in BuildKit, it is the next RUN that fails of a user who is not there.
-        Err(_) => (0, 0),
-    };
+    // Of a user who is not there it is the next RUN that fails, as in BuildKit.
+    let (uid, gid) = owner(user, Some(base), &|_| {}).with_context(|| format!("user {user}"))?;
     let mut image: Image<()> = Image::new(Some(base));
     let path = image.resolve(dir.as_bytes())?;
     image.make_dirs(&path, Looks { mode: 0o755, uid, gid, mtime: epoch })?;

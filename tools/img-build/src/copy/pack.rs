@@ -42,6 +42,8 @@ pub(super) struct Target<'a> {
     pub(super) workdir: &'a str,
     pub(super) epoch: i64,
     pub(super) keep_mtime: bool,
+    /// Takes what the user should know.
+    pub(super) warn: &'a dyn Fn(&str),
 }
 
 /// Where content and attributes come from.
@@ -77,6 +79,7 @@ impl Sink for Packer<'_> {
 
 impl Selection<'_> {
     /// Packs the files, as they go into the image whose files are `base`; their time is `epoch`, if it is not kept.
+    /// `warn` is told of owners whom the image does not know.
     ///
     /// # Errors
     /// If a file has changed since its digest was computed, among others.
@@ -86,9 +89,10 @@ impl Selection<'_> {
         workdir: &str,
         epoch: i64,
         keep_mtime: bool,
+        warn: &dyn Fn(&str),
         mut packer: Packer,
     ) -> Result<Packed> {
-        self.hand_on(&Target { base, workdir, epoch, keep_mtime }, &mut packer)?;
+        self.hand_on(&Target { base, workdir, epoch, keep_mtime, warn }, &mut packer)?;
         packer.finish()
     }
 
@@ -96,7 +100,12 @@ impl Selection<'_> {
     pub(super) fn hand_on(&self, target: &Target, sink: &mut dyn Sink) -> Result<()> {
         let image = Image::new(target.base.filter(|_| self.needs_base()));
         let destination = Destination::new(target.workdir, &self.files.destination);
-        let owner = self.files.chown.as_deref().map(|text| owner(text, target.base)).transpose()?;
+        let owner = |text: &str| {
+            let option = format!("--chown={text}");
+            let warn = |what: &str| (target.warn)(&format!("{option}: {what}"));
+            owner(text, target.base, &warn).context(option.clone())
+        };
+        let owner = self.files.chown.as_deref().map(owner).transpose()?;
         let mut copy = Copy {
             selection: self,
             target,

@@ -13,7 +13,7 @@ use common::files::{Files, Found};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::walk::{HOPS, join, names, shown};
+use super::walk::{HOPS, PATH_MAX, join, names, shown};
 use crate::error::Error;
 
 /// What the layer has at a path.
@@ -132,42 +132,59 @@ impl<'a, D> Image<'a, D> {
     }
 
     /// Resolves a path as if `top`, which has no links on the way, were the root.
+    ///
+    /// # Errors
+    /// `ELOOP` after too many links, and `ENAMETOOLONG` of what the kernel would not take as a path, among others.
     pub(super) fn follow(&self, top: &[u8], path: &[u8]) -> Result<Vec<u8>> {
-        let mut way: Vec<Vec<u8>> = Vec::new();
+        let mut here = top.to_vec();
         let mut todo: VecDeque<Vec<u8>> = names(path).map(Into::into).collect();
         let mut hops = 0;
-        let whole = |way: &[Vec<u8>]| way.iter().fold(top.to_vec(), |path, name| join(&path, name));
+        // The length of a path where nothing is: then nothing is beneath it, and nobody is asked again.
+        let mut nothing = usize::MAX;
         while let Some(name) = todo.pop_front() {
             if name == b".." {
-                way.pop();
+                here.truncate(above(&here).len().max(top.len()));
                 continue;
             }
-            way.push(name);
-            let here = whole(&way);
-            if let There::Symlink(target) = self.look(&here)? {
-                hops += 1;
-                if hops > HOPS {
-                    return Err(Errno::LOOP).at(shown(&here));
+            let dir = here.len();
+            here = join(&here, &name);
+            fits(&here)?;
+            if dir >= nothing {
+                continue;
+            }
+            nothing = usize::MAX;
+            match self.look(&here)? {
+                There::Directory { .. } => {}
+                There::Symlink(target) => {
+                    hops += 1;
+                    if hops > HOPS {
+                        return Err(Errno::LOOP).at(shown(&here));
+                    }
+                    fits(&target)?;
+                    here.truncate(if target.starts_with(b"/") { top.len() } else { dir });
+                    names(&target).rev().for_each(|name| todo.push_front(name.into()));
                 }
-                way.pop();
-                if target.starts_with(b"/") {
-                    way.clear();
-                }
-                names(&target).rev().for_each(|name| todo.push_front(name.into()));
+                There::Nothing | There::Other => nothing = here.len(),
             }
         }
-        Ok(whole(&way))
+        Ok(here)
     }
 
     /// Makes a directory that has no links on the way, and those that it is in.
     pub(super) fn make_dirs(&mut self, path: &[u8], looks: Looks) -> Result<()> {
-        match self.look(path)? {
-            There::Directory { .. } => return Ok(()),
-            There::Nothing => {}
-            _ => return Err(in_the_way(path, "not a directory")),
+        if let There::Directory { .. } = self.look(path)? {
+            return Ok(());
         }
-        self.make_dirs(above(path), looks)?;
-        self.put(path, What::Directory(None), looks)
+        // From the top: of what is in one that was just made, the image is not asked.
+        let slashes = path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(at, _)| at);
+        for end in slashes.chain([path.len()]) {
+            match self.look(&path[..end])? {
+                There::Directory { .. } => {}
+                There::Nothing => self.put(&path[..end], What::Directory(None), looks)?,
+                _ => return Err(in_the_way(&path[..end], "not a directory")),
+            }
+        }
+        Ok(())
     }
 
     /// Makes a directory, or changes the one that is there.
@@ -231,6 +248,7 @@ impl<'a, D> Image<'a, D> {
         if path.is_empty() {
             return Err(in_the_way(path, "it is a directory"));
         }
+        fits(path)?;
         if path.contains(&0) {
             return Err(in_the_way(path, "no name has a zero in it"));
         }
@@ -271,6 +289,11 @@ impl<'a, D> Image<'a, D> {
         };
         self.made.into_iter().map(move |(key, made)| (path(key), made))
     }
+}
+
+/// Checks that the kernel would take a path.
+pub(super) fn fits(path: &[u8]) -> Result<()> {
+    if path.len() < PATH_MAX { Ok(()) } else { Err(Errno::NAMETOOLONG).at(shown(path)) }
 }
 
 /// Says that something cannot be made, since something else is there.

@@ -155,7 +155,8 @@ fn entries(tree: &Tree, image: Option<&Path>, instruction: &str) -> Result<Lines
         files.push_tree(fs::File::open(image).unwrap().into(), None, ());
         files
     });
-    let target = Target { base: base.as_ref(), workdir: "/work", epoch: EPOCH, keep_mtime: false };
+    let (base, warn) = (base.as_ref(), &|_: &_| {});
+    let target = Target { base, workdir: "/work", epoch: EPOCH, keep_mtime: false, warn };
     let mut lines = Lines::default();
     selection.hand_on(&target, &mut lines)?;
     check(&lines.1);
@@ -374,11 +375,14 @@ fn permissions_and_owners_are_as_asked() {
             ("a=1", image, "COPY --chown=app a /x/", "d 755 1000:1001 x; f 644 1000:1001 x/a=1"),
             ("a=1", image, "COPY --chown=app:7 a /", "f 644 1000:7 a=1"),
             ("a=1", image, "COPY --chown=root a /", "f 644 a=1"),
+            ("a=1", image, "COPY --chown=no a /", "f 644 a=1"),
+            ("a=1", "", "COPY --chown=app a /", "f 644 a=1"),
+            ("a=1", image, "COPY --chown=app:no a /", "f 644 1000:1001 a=1"),
             (
                 "a=1",
                 image,
-                "COPY --chown=no a /",
-                "! --chown=no: user \"no\": not in the image's /etc/passwd",
+                "COPY --chown=9999999999 a /",
+                "! --chown=9999999999: 9999999999: an ID is 2147483647 at most",
             ),
             ("d/a=1; 0700 d/e", "", "COPY --chmod=640 d /x/", "d 640 x; f 640 x/a=1; d 640 x/e"),
             (
@@ -391,6 +395,43 @@ fn permissions_and_owners_are_as_asked() {
         ],
         None,
     );
+}
+
+#[test]
+fn each_half_of_an_owner_counts_on_its_own() {
+    let image = tree("etc/passwd=root:x:0:7::/:/; etc/group=staff:x:50:");
+    fs::write(image.path().join("etc/passwd"), "root:x:0:7::/:/\napp:x:1000:1001::/:/\n").unwrap();
+    let mut files = Files::new();
+    files.push_tree(fs::File::open(image.path()).unwrap().into(), None, ());
+    let said = std::cell::RefCell::new(Vec::new());
+    for (text, expected, unknown) in [
+        ("1234", (1234, 1234), 0),
+        ("1000", (1000, 1000), 0),
+        ("1000:5", (1000, 5), 0),
+        ("app", (1000, 1001), 0),
+        ("app:staff", (1000, 50), 0),
+        ("app:0", (1000, 0), 0),
+        ("app:root", (1000, 0), 0),
+        ("app:ghosts", (1000, 1001), 1),
+        ("app:", (1000, 1001), 0),
+        ("3:ghosts", (3, 3), 1),
+        ("ghost", (0, 0), 1),
+        ("ghost:staff", (0, 50), 1),
+        ("ghost:ghosts", (0, 0), 2),
+        ("root", (0, 0), 0),
+        (":50", (0, 50), 0),
+        ("", (0, 0), 0),
+    ] {
+        let warn = |what: &str| said.borrow_mut().push(what.to_owned());
+        assert_eq!(owner::owner(text, Some(&files), &warn).unwrap(), expected, "{text:?}");
+        assert_eq!(said.take().len(), unknown, "{text:?}");
+    }
+    for bad in ["2147483648", "0:4294967295"] {
+        assert!(owner::owner(bad, Some(&files), &|_| {}).is_err(), "{bad}");
+    }
+    let warn = |what: &str| said.borrow_mut().push(what.to_owned());
+    owner::owner("app:ghosts", Some(&files), &warn).unwrap();
+    assert_eq!(said.take(), ["the image has no ghosts: 1001 instead"]);
 }
 
 #[test]

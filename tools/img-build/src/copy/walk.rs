@@ -24,6 +24,8 @@ use crate::source::Tree;
 
 /// The most links that lead to a file, as in the kernel.
 pub(super) const HOPS: usize = 40;
+/// Paths are shorter than that, as in the kernel.
+pub(super) const PATH_MAX: usize = 4096;
 
 /// A file as it was when it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +78,8 @@ pub(super) struct Place {
     pub(super) status: Status,
     /// It is ignored, and there only if something in it is not.
     hidden: bool,
-    ignore: Walk,
+    /// What was said of the directory that it is in, which all that are in it share.
+    above: Walk,
 }
 
 /// What is at a path.
@@ -164,6 +167,14 @@ impl<'a> Reader<'a> {
         Reader { tree, listed: Vec::new() }
     }
 
+    /// Returns what to say when something is asked for that is in a directory.
+    fn inside(&self, dir: &Place) -> Walk {
+        match dir.path.is_empty() {
+            true => Walk::default(),
+            false => self.ignores(&dir.path, &dir.above).1,
+        }
+    }
+
     /// Asks whether something is ignored, given what was said of the directory that it is in.
     fn ignores(&self, path: &[u8], above: &Walk) -> (bool, Walk) {
         match &self.tree.ignore {
@@ -182,7 +193,7 @@ impl<'a> Reader<'a> {
     pub(super) fn find(&mut self, path: &[u8]) -> Result<Found> {
         let root = self.tree.root.as_fd();
         let status = Status::of(&fstat(root)?);
-        let top = Place { path: Vec::new(), status, hidden: false, ignore: Walk::default() };
+        let top = Place { path: Vec::new(), status, hidden: false, above: Walk::default() };
         let mut way = vec![top];
         let mut todo: VecDeque<Vec<u8>> = names(path).map(Into::into).collect();
         let mut hops = 0;
@@ -196,7 +207,8 @@ impl<'a> Reader<'a> {
             // The root stays.
             let Some(here) = way.last() else { bail!("no root") };
             let path = join(&here.path, &name);
-            let (hidden, ignore) = self.ignores(&path, &here.ignore);
+            let above = self.inside(here);
+            let (hidden, _) = self.ignores(&path, &above);
             let Some((fd, status)) = look(root, &path).at(shown(&path))? else {
                 return Ok(Found::Nothing { ignored: None });
             };
@@ -219,8 +231,8 @@ impl<'a> Reader<'a> {
                     }
                     names(&target).rev().for_each(|name| todo.push_front(name.into()));
                 }
-                FileType::Directory => way.push(Place { path, status, hidden, ignore }),
-                _ if todo.is_empty() => way.push(Place { path, status, hidden, ignore }),
+                FileType::Directory => way.push(Place { path, status, hidden, above }),
+                _ if todo.is_empty() => way.push(Place { path, status, hidden, above }),
                 _ => return Ok(Found::Nothing { ignored: None }),
             }
         }
@@ -274,12 +286,13 @@ impl<'a> Reader<'a> {
     fn places(&mut self, dir: &Place) -> Result<Vec<Place>> {
         let list = self.list(&dir.path)?;
         let mut places = Vec::with_capacity(list.len());
+        let inside = self.inside(dir);
         for (name, status) in list {
             let path = join(&dir.path, &name);
-            let (hidden, ignore) = self.ignores(&path, &dir.ignore);
+            let (hidden, _) = self.ignores(&path, &inside);
             let shows = || status.kind == FileType::Directory && self.may_show(&path);
             if !hidden || shows() {
-                places.push(Place { path, status, hidden, ignore });
+                places.push(Place { path, status, hidden, above: inside.clone() });
             }
         }
         Ok(places)

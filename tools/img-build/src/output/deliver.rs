@@ -110,6 +110,8 @@ fn warn(warnings: &[String]) {
 pub fn bring(made: &Made, dir: &Path, name: impl FnOnce(&Writing) -> Result<()>) -> Result<()> {
     let layout = Layout::create(dir)?;
     let writing = layout.writing()?;
+    let unfinished = writing.unfinished();
+    cli::on_interrupt(move || unfinished.remove())?;
     for (desc, platform) in made.images {
         writing.bring(made.layout, &made.layout.resolve(desc, platform)?)?;
     }

@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, anyhow};
@@ -90,7 +90,7 @@ fn word(path: &Path, side: Side) -> Result<Vec<u8>> {
         Some(b')') => name.contains(&b'('),
         Some(_) => false,
     };
-    if ends_badly || name.contains(&b'\n') {
+    if ends_badly || name.contains(&b'\n') || is_special(path) {
         return Err(anyhow!("{}: a name that no makefile can hold", path.display()))
             .hint(|| "another name, or a line in .dockerignore".into());
     }
@@ -131,6 +131,16 @@ fn word(path: &Path, side: Side) -> Result<Vec<u8>> {
         backslashes = if c == b'\\' { backslashes + 1 } else { 0 };
     }
     Ok(word)
+}
+
+/// Returns whether a name may mean something to make wherever it stands: `.IGNORE`, and what later ones have.
+///
+/// Make takes `./` away before it looks.
+fn is_special(path: &Path) -> bool {
+    let mut names = path.components().filter(|name| *name != Component::CurDir);
+    let (Some(Component::Normal(name)), None) = (names.next(), names.next()) else { return false };
+    let letters = name.as_bytes().strip_prefix(b".").unwrap_or_default();
+    !letters.is_empty() && letters.iter().all(|c| c.is_ascii_uppercase() || *c == b'_')
 }
 
 /// What the build writes.
@@ -192,8 +202,11 @@ mod tests {
         for (files, expected) in table {
             assert_eq!(text(files).unwrap(), expected);
         }
-        for bad in ["a\nb", "a ", "a\t", "a\\", "a(b)", ""] {
+        for bad in ["a\nb", "a ", "a\t", "a\\", "a(b)", "", ".IGNORE", "././/.DELETE_ON_ERROR"] {
             assert!(text(&[bad]).is_err(), "{bad:?}");
+        }
+        for good in ["a/.IGNORE", "/.IGNORE", ".ignore", ".DS_Store", ".", "..", "IGNORE", ".A1"] {
+            assert!(text(&[good]).is_ok(), "{good:?}");
         }
     }
 

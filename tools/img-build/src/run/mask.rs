@@ -34,6 +34,7 @@ pub(super) fn place_in(root: &OwnedFd, source: &OwnedFd) -> Result<PathBuf> {
 /// A directory on the way.
 struct Found {
     path: PathBuf,
+    /// What was said of it, until what is in it was asked for.
     walk: Walk,
     above: usize,
     /// Something in it is seen, or it is itself.
@@ -66,6 +67,7 @@ pub(super) fn hidden(
     let mut all = vec![top];
     let mut at = 0;
     while at < all.len() {
+        let inside = std::mem::take(&mut all[at].walk);
         let Some(dir) = open(source, &all[at].path)? else {
             at += 1; // it is gone
             continue;
@@ -77,7 +79,7 @@ pub(super) fn hidden(
                 continue;
             }
             let path = all[at].path.join(OsStr::from_bytes(name));
-            let (excluded, walk) = ignore.excludes(&text(&place.join(&path)), &all[at].walk);
+            let (excluded, walk) = ignore.excludes(&text(&place.join(&path)), &inside);
             let directory = entry.file_type() == FileType::Directory;
             match (directory, excluded) {
                 (true, _) if !excluded || again => {

@@ -97,7 +97,8 @@ impl Work<'_> {
         self.layer(asked, &inputs, |work| {
             let pack = |work: &Self, base: Option<&Files>| {
                 let packer = work.packer()?.tabulate();
-                selection.pack(base, &workdir, work.state.epoch, keep_mtime, packer)
+                let warn = |what: &str| asked.log.warn(what);
+                selection.pack(base, &workdir, work.state.epoch, keep_mtime, &warn, packer)
             };
             match selection.needs_base() {
                 true => work.on_base(asked, |work, base| pack(work, Some(base))),

@@ -40,7 +40,12 @@ impl<'a> Work<'a> {
             Start::Shell(text) => (shell.chain([text.clone()]).collect(), None),
             Start::Script { name, text } => (Vec::new(), Some((name.as_str(), text.as_str()))),
         };
-        let (user, workdir) = (config.user().to_owned(), config.absolute("."));
+        let workdir = config.absolute(".");
+        // As in BuildKit: a group alone is root's.
+        let user = match config.user() {
+            group if group.starts_with(':') => format!("0{group}"),
+            user => user.to_owned(),
+        };
         let network = match (run.network, steps.no_network) {
             (instruction::Network::None, _) | (instruction::Network::Default, true) => {
                 Network::None

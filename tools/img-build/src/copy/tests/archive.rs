@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::Command;
+use std::time::Instant;
 
 use tar::{Builder, EntryType, Header};
 
@@ -193,4 +194,53 @@ fn files_with_holes_are_whole() {
             format!("f 644 x/f={}", String::from_utf8_lossy(&content).trim_ascii_end())
         );
     }
+}
+
+/// Makes a tar of one member, whose name and target are as long as they are.
+fn long(kind: EntryType, path: &str, link: &str) -> Vec<u8> {
+    let mut tar = Builder::new(Vec::new());
+    tar.append_pax_extensions([("path", path.as_bytes()), ("linkpath", link.as_bytes())]).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_path("name").unwrap();
+    header.set_entry_type(kind);
+    header.set_mode(0o640);
+    header.set_cksum();
+    tar.append(&header, &b""[..]).unwrap();
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn a_path_that_no_kernel_takes_is_an_error_at_once() {
+    let (deep, deeper) = ("a/".repeat(2040), "a/".repeat(500_000) + "f");
+    for (what, bytes) in [
+        ("a name", long(EntryType::Regular, &deeper, "")),
+        ("a name with dots", long(EntryType::Regular, &("a/../".repeat(200_000) + "f"), "")),
+        ("a link", long(EntryType::Symlink, "l", &deeper)),
+        ("a hard link", long(EntryType::Link, "l", &deeper)),
+        ("with the directory", long(EntryType::Regular, &format!("{deep}a/a/a/a/a/a/a/f"), "")),
+    ] {
+        let before = Instant::now();
+        let err = line(&add(&bytes, "", "ADD a /x/").err().unwrap());
+        assert!(err.ends_with("File name too long (os error 36)"), "{what}: {err}");
+        assert!(before.elapsed().as_secs() < 2, "{what}");
+    }
+    // What still fits is made.
+    let mut several = Vec::new();
+    for letter in ["f", "g", "h", "i"] {
+        let one = long(EntryType::Regular, &format!("{deep}{letter}"), "");
+        several.extend_from_slice(&one[..one.len() - 1024]);
+    }
+    let before = Instant::now();
+    let lines = add(&several, "", "ADD a /").unwrap();
+    assert_eq!(lines.1.len(), 2040 + 4);
+    assert!(before.elapsed().as_secs() < 5, "{:?}", before.elapsed());
+}
+
+#[test]
+fn links_lead_no_deeper_than_a_path_may_be() {
+    let archive = long(EntryType::Symlink, "l", &"l/a/".repeat(1000));
+    let mut bytes = archive[..archive.len() - 1024].to_vec();
+    bytes.extend(long(EntryType::Regular, "l/f", ""));
+    let err = line(&add(&bytes, "", "ADD a /x/").err().unwrap());
+    assert!(err.ends_with("Too many levels of symbolic links (os error 40)"), "{err}");
 }

@@ -167,7 +167,8 @@ fn what_is_packed_is_what_was_hashed() {
             "" => fs::remove_file(dir.path().join("b")).unwrap(),
             change => fs::write(dir.path().join("b"), change).unwrap(),
         }
-        let target = Target { base: None, workdir: "/", epoch: EPOCH, keep_mtime: false };
+        let target =
+            Target { base: None, workdir: "/", epoch: EPOCH, keep_mtime: false, warn: &|_| {} };
         let err = selection.hand_on(&target, &mut Lines::default()).unwrap_err();
         assert_eq!(line(&err), "context: b: changed while it was copied", "{change}");
     }
