@@ -39,3 +39,25 @@ fn a_tmpfs_comes_from_nowhere() {
     t.sh("img-build -q -t app . >line && ctr-spawn --rm app cat /out")
         .prints("/m/a\n\n/t:\nx\n\n/u:\nx\n");
 }
+
+#[test]
+fn arguments_of_buildkit_name_the_machine_and_the_caches() {
+    let t = Sandbox::with_image("base");
+    t.write(
+        "Dockerfile",
+        "FROM base\nRUN hostname >/name\nRUN --mount=type=cache,target=/c echo >>/c/n; wc -l </c/n >/count\n",
+    );
+    let said = |flags: &str| {
+        t.sh(&format!("img-build -q -t app {flags} . >line && ctr-spawn --rm app cat /name /count"))
+            .text()
+    };
+    assert_eq!(said(""), "buildkitsandbox\n1\n");
+    let named = "--build-arg BUILDKIT_SANDBOX_HOSTNAME=box";
+    assert_eq!(said(named), "box\n2\n");
+    let apart = "--build-arg BUILDKIT_CACHE_MOUNT_NS=mine";
+    assert_eq!(said(&format!("{named} {apart}")), "box\n1\n");
+    assert_eq!(said(&format!("--no-cache {apart}")), "buildkitsandbox\n2\n");
+    t.sh("img-build -q --build-arg BUILDKIT_SANDBOX_HOSTNAME='a b' .").fails(
+        "img-build: Dockerfile:2: RUN: BUILDKIT_SANDBOX_HOSTNAME=a b: not a name of a machine\n",
+    );
+}

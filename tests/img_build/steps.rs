@@ -112,8 +112,10 @@ fn mounts_are_there_for_the_step_and_in_no_layer() {
 fn a_device_is_missed_by_who_requires_it() {
     let t = Sandbox::with_image("base");
     t.write("Dockerfile", "FROM base\nRUN --device=vendor/gpu=all echo done\n");
-    t.sh("img-build . 2>&1 >out | grep -c -e 'left out: a step cannot be given devices' -e '| done'")
-        .prints("2\n");
+    t.sh(
+        "img-build . 2>&1 >out | grep -c -e 'left out: a step cannot be given devices' -e '| done'",
+    )
+    .prints("2\n");
     t.write("Dockerfile", "FROM base\nRUN --device=vendor/gpu=all,required echo done\n");
     t.sh("img-build -q .").fails(
         "img-build: Dockerfile:2: RUN: --device: vendor/gpu=all: a step cannot be given devices\n\

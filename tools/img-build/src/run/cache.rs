@@ -27,6 +27,7 @@ use common::userns::{self, Mapping};
 
 use super::mounts::by_descriptor;
 use crate::dockerfile::mount::{Mount, Sharing};
+use crate::path::clean;
 
 /// The most private caches of one id.
 const MOST: u32 = 1000;
@@ -45,8 +46,18 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// Returns the cache of a mount at `target`, whose first content comes from the tree of this name.
-    pub(super) fn new(mount: &Mount, target: &str, from: Option<String>) -> Result<Wanted> {
+    /// With a `prefix` it is another than without.
+    pub(super) fn new(
+        mount: &Mount,
+        target: &str,
+        prefix: &str,
+        from: Option<String>,
+    ) -> Result<Wanted> {
         let id = mount.id.as_deref().unwrap_or(target);
+        let id = match prefix {
+            "" => id.to_owned(),
+            prefix => clean(&format!("{prefix}/{id}")),
+        };
         let mapping = match userns::is_entered()? {
             true => Some(Mapping::current()?.to_string()),
             false => None,

@@ -93,6 +93,8 @@ pub struct Run<'a> {
     pub output: OwnedFd,
     /// The name of its machine.
     pub hostname: &'a str,
+    /// What comes before the names of caches, so that they are others; nothing by default.
+    pub caches: &'a str,
 }
 
 /// What a step sees of the network.
@@ -205,7 +207,7 @@ fn in_container(
 ) -> Result<(Ended, Option<u64>)> {
     let entered = userns::is_entered()?;
     let on_memory = matches!(root, Root::Overlay(Overlay { upper: Upper::Tmpfs(_), .. }));
-    let mut mounts = Mounts::new(step.dir(), run.store, on_memory)?;
+    let mut mounts = Mounts::new(step.dir(), run.store, run.caches, on_memory)?;
     for mount in &run.mounts {
         mounts.add(mount, run.cwd, run.secrets, run.ssh)?;
     }

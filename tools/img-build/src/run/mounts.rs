@@ -71,6 +71,8 @@ impl Origin<'_> {
 /// The mounts of a step, on their way.
 pub(super) struct Mounts<'a> {
     store: &'a Store,
+    /// What comes before the names of caches.
+    prefix: &'a str,
     dir: PathBuf,
     /// The step's own files are in memory, since its directory's filesystem cannot hold them.
     on_memory: bool,
@@ -123,9 +125,15 @@ impl Attached {
 }
 
 impl<'a> Mounts<'a> {
-    pub(super) fn new(step: &Path, store: &'a Store, on_memory: bool) -> Result<Mounts<'a>> {
+    pub(super) fn new(
+        step: &Path,
+        store: &'a Store,
+        prefix: &'a str,
+        on_memory: bool,
+    ) -> Result<Mounts<'a>> {
         Ok(Mounts {
             store,
+            prefix,
             dir: step.join("mounts"),
             on_memory,
             count: 0,
@@ -175,7 +183,7 @@ impl<'a> Mounts<'a> {
             }
             (Type::Cache, origin) => {
                 let name = origin.map(|from| from.name().into());
-                let mut wanted = cache::Wanted::new(mount, &target, name)?;
+                let mut wanted = cache::Wanted::new(mount, &target, self.prefix, name)?;
                 match origin {
                     Some(origin) => {
                         let path = mount.source.as_deref();

@@ -109,6 +109,7 @@ impl Scratch {
             ssh: agents,
             output: output.try_clone().unwrap().into(),
             hostname: "buildkitsandbox",
+            caches: "",
         };
         change(&mut step);
         let ran = run(step)?;
