@@ -13,7 +13,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,8 @@ pub struct MountFrom<'a> {
     pub mount: &'a Mount,
     /// The context, a stage or an image; nothing for types that come from nowhere.
     pub from: Option<Origin<'a>>,
+    /// Some of it may not be root's. To the step it is: of a context nobody knows whose it was.
+    pub foreign: bool,
 }
 
 /// Where a mount comes from.
@@ -190,6 +192,7 @@ impl<'a> Mounts<'a> {
                         let initial = self.open(origin, path)?;
                         wanted.hidden = hidden(origin, &initial, path)?;
                         wanted.initial = Some(initial);
+                        wanted.foreign = matches!(origin, Origin::Tree(_));
                     }
                     None => ensure!(
                         mount.source.is_none(),
@@ -201,7 +204,7 @@ impl<'a> Mounts<'a> {
                 self.bind(&target, "", ro);
             }
             (_, Some(origin)) => {
-                let source = self.source(origin, mount)?;
+                let source = self.source(origin, mount, from.foreign)?;
                 self.bind(&target, utf8(&source)?, ro);
             }
             (_, None) => bail!("there is nothing that it comes from"),
@@ -235,12 +238,19 @@ impl<'a> Mounts<'a> {
         Ok(self.dir.join(self.count.to_string()))
     }
 
-    /// Returns where a tree's file or directory is mounted for the step.
-    fn source(&mut self, origin: Origin, mount: &Mount) -> Result<PathBuf> {
+    /// Returns where a tree's file or directory is mounted for the step. What is `foreign` becomes root's.
+    fn source(&mut self, origin: Origin, mount: &Mount, foreign: bool) -> Result<PathBuf> {
         let source = self.open(origin, mount.source.as_deref())?;
         let at = self.place()?;
         let hidden = hidden(origin, &source, mount.source.as_deref())?;
         match FileType::from_raw_mode(fstat(&source)?.st_mode) {
+            FileType::Directory if foreign => {
+                fs::create_dir(&at).at(&at)?;
+                tree::copy_as_root(&by_descriptor(&source), &at, &hidden)?;
+            }
+            FileType::RegularFile if foreign => {
+                copy_file(&source, &at, tree::copy_metadata_as_root)?;
+            }
             FileType::Directory => {
                 fs::create_dir(&at).at(&at)?;
                 self.directory(&source, &hidden, &at, mount.read_only)?;
@@ -248,10 +258,10 @@ impl<'a> Mounts<'a> {
             FileType::RegularFile if mount.read_only => {
                 File::create(&at).at(&at)?;
                 if !self.attach_clone(&source, &at)? {
-                    copy_file(&source, &at)?;
+                    copy_file(&source, &at, tree::copy_metadata)?;
                 }
             }
-            FileType::RegularFile => copy_file(&source, &at)?,
+            FileType::RegularFile => copy_file(&source, &at, tree::copy_metadata)?,
             _ => {
                 bail!("{}: neither a file nor a directory", mount.source.as_deref().unwrap_or("/"))
             }
@@ -472,11 +482,15 @@ fn write_secret(path: &Path, secret: &Secret, mount: &Mount) -> std::io::Result<
 }
 
 /// Copies a file, which nobody else has a hand in then.
-fn copy_file(source: &OwnedFd, to: &Path) -> Result<()> {
+fn copy_file(
+    source: &OwnedFd,
+    to: &Path,
+    metadata: impl Fn(BorrowedFd, BorrowedFd) -> Result<()>,
+) -> Result<()> {
     let mut from = File::open(by_descriptor(source))?;
     let mut file = File::create(to).at(to)?;
     std::io::copy(&mut from, &mut file).at(to)?;
-    tree::copy_metadata(from.as_fd(), file.as_fd()).at(to)
+    metadata(from.as_fd(), file.as_fd()).at(to)
 }
 
 /// Returns a path of what is open.

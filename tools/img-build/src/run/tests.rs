@@ -204,7 +204,9 @@ fn a_step_that_writes_nothing_is_an_empty_layer() {
     secrets.insert("s", Secret::new(b"tell-nobody".into()));
     let seen = t.run_with(&t.snapshot(), "cat /a/b/s; touch /t/u/x /etc/dir/c/y", |run| {
         run.secrets = &secrets;
-        run.mounts = [&secret, &tmpfs, &cache].map(|mount| MountFrom { mount, from: None }).into();
+        run.mounts = [&secret, &tmpfs, &cache]
+            .map(|mount| MountFrom { mount, from: None, foreign: false })
+            .into();
     });
     let seen = seen.unwrap();
     assert_eq!(seen.printed, "tell-nobody");
@@ -330,7 +332,7 @@ fn what_is_bound_is_of_its_tree_and_stays_as_it_was() {
     let run = |text: &str, from, script: &str| {
         let mount = mount(text);
         let seen = t.run_with(&base, script, |run| {
-            run.mounts = vec![MountFrom { mount: &mount, from: Some(from) }];
+            run.mounts = vec![MountFrom { mount: &mount, from: Some(from), foreign: false }];
         })?;
         assert_eq!(written(seen.ran.tree()), Vec::<String>::new(), "{text}");
         Ok::<_, Error>(seen.printed)
@@ -408,7 +410,7 @@ fn a_secret_is_seen_by_its_step_alone() {
         let mount = mount(text);
         t.run_with(&t.snapshot(), script, |run| {
             run.secrets = &secrets;
-            run.mounts = vec![MountFrom { mount: &mount, from: None }];
+            run.mounts = vec![MountFrom { mount: &mount, from: None, foreign: false }];
         })
     };
     for (text, script, expected) in [
@@ -464,7 +466,7 @@ fn an_agent_is_where_the_variable_says() {
         let script = "echo $SSH_AUTH_SOCK; [ -z $SSH_AUTH_SOCK ] || stat -c %F $SSH_AUTH_SOCK";
         t.prints(script, expected, |run| {
             run.ssh = &agents;
-            run.mounts = vec![MountFrom { mount: &mount, from: None }];
+            run.mounts = vec![MountFrom { mount: &mount, from: None, foreign: false }];
         });
     }
 }
@@ -496,7 +498,9 @@ fn a_cache_is_there_in_the_next_step() {
     ];
     for (text, from, script, expected) in table {
         let mount = mount(text);
-        t.prints(script, expected, |run| run.mounts = vec![MountFrom { mount: &mount, from }]);
+        t.prints(script, expected, |run| {
+            run.mounts = vec![MountFrom { mount: &mount, from, foreign: false }]
+        });
     }
 }
 

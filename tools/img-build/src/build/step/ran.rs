@@ -114,13 +114,13 @@ impl<'a> Work<'a> {
                 ));
             }
             let mut snapshots = Vec::new();
-            for from in &from {
+            for (from, _) in &from {
                 snapshots.push(match from {
                     Some(Taken::Layers { layers, .. }) => Some(unpacked(build, layers)?),
                     _ => None,
                 });
             }
-            let origin = |at: usize| match (&from[at], &snapshots[at]) {
+            let origin = |at: usize| match (&from[at].0, &snapshots[at]) {
                 (Some(Taken::Files(tree)), _) => Some(Origin::Tree(tree)),
                 (Some(Taken::Layers { name, .. }), Some(snapshot)) => {
                     Some(Origin::Snapshot { snapshot, name })
@@ -128,7 +128,11 @@ impl<'a> Work<'a> {
                 _ => None,
             };
             let mounts = asked.mounts.iter().enumerate();
-            let mounts = mounts.map(|(at, mount)| MountFrom { mount, from: origin(at) });
+            let mounts = mounts.map(|(at, mount)| MountFrom {
+                mount,
+                from: origin(at),
+                foreign: from[at].1,
+            });
             let (output, told) = asked.log.output()?;
             let mounts: Vec<MountFrom> = mounts.collect();
             let (epoch, mut packer) = (work.state.epoch, work.packer()?);
@@ -189,13 +193,14 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Returns what each mount comes from, if from anything, and adds what the step can see of it to its inputs.
+    /// Returns what each mount comes from, if from anything, and whether the step sees what is not root's
+    /// there; adds what it can see to its inputs.
     fn mounted(
         &self,
         asked: &Asked,
         run: &instruction::Run,
         inputs: &mut Inputs,
-    ) -> Result<Vec<Option<Taken<'a>>>> {
+    ) -> Result<Vec<(Option<Taken<'a>>, bool)>> {
         let build = self.build;
         let mut bases = build
             .graph
@@ -212,20 +217,20 @@ impl<'a> Work<'a> {
                 (None, Type::Bind) => Some(Taken::Files(build.request.context)),
                 (None, _) => None,
             };
-            let seen = match &from {
-                None => String::new(),
-                Some(Taken::Layers { layers, .. }) => identity(layers).to_string(),
+            let (seen, foreign) = match &from {
+                None => (String::new(), false),
+                Some(Taken::Layers { layers, .. }) => (identity(layers).to_string(), false),
                 // What a cache begins with is not seen by what it has become.
-                Some(Taken::Files(_)) if mount.kind == Type::Cache => String::new(),
+                Some(Taken::Files(_)) if mount.kind == Type::Cache => (String::new(), false),
                 Some(Taken::Files(tree)) => {
                     let path = mount.source.clone().unwrap_or_else(|| "/".into());
                     let seen = contents(tree, path, &known)?;
                     build.request.note(seen.files());
-                    seen.digest().to_string()
+                    (seen.digest().to_string(), !seen.is_roots())
                 }
             };
             inputs.add(format!("mount {}", all.len()), json!([mount, seen]));
-            all.push(from);
+            all.push((from, foreign));
         }
         Ok(all)
     }
