@@ -5,7 +5,7 @@
 //!
 //! step     the directory of a step, and its end, however it comes     cache    caches that outlive builds
 //! mounts   RUN --mount                                                secrets  what nothing keeps
-//! insecure RUN --security=insecure
+//! insecure RUN --security=insecure                                     agent    sockets of ssh-agent
 //! ```
 //!
 //! The container is the one that ctr-spawn makes: Docker's capabilities, seccomp filter and
@@ -15,6 +15,7 @@
 //!
 //! [`enter`] comes first, once a process: mounts are made here, and nobody else is to see them.
 
+mod agent;
 mod cache;
 mod insecure;
 mod mask;

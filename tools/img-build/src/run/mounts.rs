@@ -4,7 +4,7 @@
 //! <step>/mounts/<n>        a tree that is bound, or an overlay of it that takes what is written
 //!   <n>.mask               whiteouts for what .dockerignore hides
 //!   <n>.upper <n>.work     what is written, for nobody
-//! <step>/mounts/memory     secrets and scripts: a tmpfs
+//! <step>/mounts/memory     secrets, scripts and sockets of agents: a tmpfs
 //! ```
 //!
 //! Nothing is mounted by a path that somebody else has a hand in: a source is opened beneath its
@@ -30,6 +30,7 @@ use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
 
+use super::agent::Agent;
 use super::cache::{self, Cache};
 use super::secrets::{Agents, Secret, Secrets};
 use super::{SCRIPTS, mask, utf8};
@@ -79,7 +80,7 @@ pub(super) struct Mounts<'a> {
     /// The step's own files are in memory, since its directory's filesystem cannot hold them.
     on_memory: bool,
     count: usize,
-    agents: usize,
+    agents: Vec<Agent>,
     spec: Vec<OciMount>,
     env: Vec<String>,
     caches: Vec<(usize, cache::Wanted)>,
@@ -92,15 +93,22 @@ pub(super) struct Made {
     pub spec: Vec<OciMount>,
     /// The variables that they are known by.
     pub env: Vec<String>,
-    caches: Vec<Cache>,
+    held: Held,
     attached: Attached,
 }
 
+/// What is to stay until the container ends.
+#[derive(Debug)]
+pub(super) struct Held {
+    _caches: Vec<Cache>,
+    _agents: Vec<Agent>,
+}
+
 impl Made {
-    /// Takes out of this mount namespace what the container has in its own; returns what is to stay until it ends.
-    pub(super) fn detach(self) -> Vec<Cache> {
+    /// Takes out of this mount namespace what the container has in its own; returns what is to stay.
+    pub(super) fn detach(self) -> Held {
         drop(self.attached);
-        self.caches
+        self.held
     }
 }
 
@@ -139,7 +147,7 @@ impl<'a> Mounts<'a> {
             dir: step.join("mounts"),
             on_memory,
             count: 0,
-            agents: 0,
+            agents: Vec::new(),
             spec: Vec::new(),
             env: Vec::new(),
             caches: Vec::new(),
@@ -228,7 +236,8 @@ impl<'a> Mounts<'a> {
             self.spec[place].set_source(Some(cache.dir().into()));
         }
         self.spec.sort_by_key(|mount| mount.destination().components().count());
-        Ok(Made { spec: self.spec, env: self.env, caches, attached: self.attached })
+        let held = Held { _caches: caches, _agents: self.agents };
+        Ok(Made { spec: self.spec, env: self.env, held, attached: self.attached })
     }
 
     /// Makes the next place in the step's directory.
@@ -400,14 +409,16 @@ impl<'a> Mounts<'a> {
         };
         let target = match &mount.target {
             Some(path) => target(path, cwd)?,
-            None => format!("/run/buildkit/ssh_agent.{}", self.agents),
+            None => format!("/run/buildkit/ssh_agent.{}", self.agents.len()),
         };
-        if self.agents == 0 {
+        if self.agents.is_empty() {
             self.env.push(format!("SSH_AUTH_SOCK={target}"));
         }
-        self.agents += 1;
+        let (dir, name) = (self.memory()?, format!("agent{}", self.agents.len()));
+        let path = dir.join(&name);
+        self.agents.push(Agent::listen(socket, &dir, &name, mount)?);
         let options = ["bind", "rprivate", "nosuid", "nodev", "noexec"];
-        self.spec.push(bundle::mount(&target, "bind", utf8(socket)?, &options));
+        self.spec.push(bundle::mount(&target, "bind", utf8(&path)?, &options));
         Ok(())
     }
 
