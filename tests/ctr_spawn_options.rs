@@ -227,6 +227,31 @@ fn what_a_privileged_container_leaves_of_its_cgroup_is_removed() {
 }
 
 #[test]
+fn cgroups_that_no_path_leads_to_are_removed_in_time() {
+    if sandbox::lacks(&["root"]) {
+        return;
+    }
+    let t = Sandbox::with_image("app");
+    // As long as a path in the container can be, and too long outside.
+    let long = "x".repeat(250);
+    for (depth, name) in [(100, "a"), (16, long.as_str())] {
+        let nest = format!(
+            "for dir in /sys/fs/cgroup/pids /sys/fs/cgroup; do
+                 test -e $dir/cgroup.procs && cd $dir && break
+             done
+             for n in $(seq {depth}); do mkdir {name} && cd {name} || exit; done
+             echo 0 >cgroup.procs && echo made; sleep 1000 & :"
+        );
+        let run = t.sh(&format!(
+            "ctr-spawn --rm --privileged --cidfile id app sh -c '{nest}'
+             find /sys/fs/cgroup -maxdepth 4 -path \"*$(cat id)*\"; rm id; ctr-spawn --rm app echo next"
+        ));
+        assert!(run.took < Duration::from_secs(20), "{depth}: {:?}", run.took);
+        run.prints("made\nnext\n");
+    }
+}
+
+#[test]
 fn what_does_not_exist_yet_is_refused() {
     let t = Sandbox::with_image("app");
     let usage = |what: &str| format!("ctr-spawn: {what}\nhint: ctr-spawn --help\n");

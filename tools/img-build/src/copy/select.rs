@@ -187,6 +187,16 @@ impl<'a> Selection<'a> {
         self.digest
     }
 
+    /// Returns whether all files that are in trees are root's there.
+    pub fn is_roots(&self) -> bool {
+        let chosen = self.sources.iter().flat_map(|source| match source {
+            Source::Chosen(chosen) => &chosen[..],
+            _ => &[],
+        });
+        let mut nodes = chosen.flat_map(|chosen| &chosen.nodes);
+        nodes.all(|node| (node.status.uid, node.status.gid) == (0, 0))
+    }
+
     /// Returns whether the layer depends on the image that is copied to.
     pub fn needs_base(&self) -> bool {
         // As in BuildKit, permissions take the independence away.

@@ -27,6 +27,7 @@ use common::userns::{self, Mapping};
 
 use super::mounts::by_descriptor;
 use crate::dockerfile::mount::{Mount, Sharing};
+use crate::path::clean;
 
 /// The most private caches of one id.
 const MOST: u32 = 1000;
@@ -39,14 +40,26 @@ pub(super) struct Wanted {
     owner: (u32, u32),
     /// What it begins with.
     pub initial: Option<OwnedFd>,
-    /// What of that is hidden.
+    /// What of that is hidden, if it becomes root's: of a context, and of nothing else.
     pub hidden: Vec<PathBuf>,
+    /// Whether that becomes root's.
+    pub foreign: bool,
 }
 
 impl Wanted {
     /// Returns the cache of a mount at `target`, whose first content comes from the tree of this name.
-    pub(super) fn new(mount: &Mount, target: &str, from: Option<String>) -> Result<Wanted> {
+    /// With a `prefix` it is another than without.
+    pub(super) fn new(
+        mount: &Mount,
+        target: &str,
+        prefix: &str,
+        from: Option<String>,
+    ) -> Result<Wanted> {
         let id = mount.id.as_deref().unwrap_or(target);
+        let id = match prefix {
+            "" => id.to_owned(),
+            prefix => clean(&format!("{prefix}/{id}")),
+        };
         let mapping = match userns::is_entered()? {
             true => Some(Mapping::current()?.to_string()),
             false => None,
@@ -62,6 +75,7 @@ impl Wanted {
             owner: (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
             initial: None,
             hidden: Vec::new(),
+            foreign: false,
         })
     }
 }
@@ -149,8 +163,11 @@ fn fill(dir: &Path, wanted: &Wanted) -> Result<()> {
     tree::remove(&new)?;
     fs::create_dir(&new).at(&new)?;
     if let Some(initial) = &wanted.initial {
-        tree::copy(&by_descriptor(initial), &new)?;
-        wanted.hidden.iter().try_for_each(|path| tree::remove(&new.join(path)))?;
+        let initial = &by_descriptor(initial);
+        match wanted.foreign {
+            true => tree::copy_as_root(initial, &new, &wanted.hidden)?,
+            false => tree::copy(initial, &new)?,
+        }
     } else {
         let (uid, gid) = wanted.owner;
         let given = chown(&new, Some(uid), Some(gid));
@@ -169,7 +186,15 @@ mod tests {
 
     fn wanted(id: &str, sharing: Sharing) -> Wanted {
         let key = Digest::of(id.as_bytes()).hex();
-        Wanted { key, sharing, mode: 0o700, owner: own(), initial: None, hidden: Vec::new() }
+        Wanted {
+            key,
+            sharing,
+            mode: 0o700,
+            owner: own(),
+            initial: None,
+            hidden: Vec::new(),
+            foreign: false,
+        }
     }
 
     fn own() -> (u32, u32) {

@@ -5,7 +5,7 @@
 //!
 //! step     the directory of a step, and its end, however it comes     cache    caches that outlive builds
 //! mounts   RUN --mount                                                secrets  what nothing keeps
-//! insecure RUN --security=insecure
+//! insecure RUN --security=insecure                                     agent    sockets of ssh-agent
 //! ```
 //!
 //! The container is the one that ctr-spawn makes: Docker's capabilities, seccomp filter and
@@ -15,6 +15,7 @@
 //!
 //! [`enter`] comes first, once a process: mounts are made here, and nobody else is to see them.
 
+mod agent;
 mod cache;
 mod insecure;
 mod mask;
@@ -93,6 +94,8 @@ pub struct Run<'a> {
     pub output: OwnedFd,
     /// The name of its machine.
     pub hostname: &'a str,
+    /// What comes before the names of caches, so that they are others; nothing by default.
+    pub caches: &'a str,
 }
 
 /// What a step sees of the network.
@@ -205,7 +208,7 @@ fn in_container(
 ) -> Result<(Ended, Option<u64>)> {
     let entered = userns::is_entered()?;
     let on_memory = matches!(root, Root::Overlay(Overlay { upper: Upper::Tmpfs(_), .. }));
-    let mut mounts = Mounts::new(step.dir(), run.store, on_memory)?;
+    let mut mounts = Mounts::new(step.dir(), run.store, run.caches, on_memory)?;
     for mount in &run.mounts {
         mounts.add(mount, run.cwd, run.secrets, run.ssh)?;
     }

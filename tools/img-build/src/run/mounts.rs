@@ -4,7 +4,7 @@
 //! <step>/mounts/<n>        a tree that is bound, or an overlay of it that takes what is written
 //!   <n>.mask               whiteouts for what .dockerignore hides
 //!   <n>.upper <n>.work     what is written, for nobody
-//! <step>/mounts/memory     secrets and scripts: a tmpfs
+//! <step>/mounts/memory     secrets, scripts and sockets of agents: a tmpfs
 //! ```
 //!
 //! Nothing is mounted by a path that somebody else has a hand in: a source is opened beneath its
@@ -13,7 +13,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,7 @@ use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
 
+use super::agent::Agent;
 use super::cache::{self, Cache};
 use super::secrets::{Agents, Secret, Secrets};
 use super::{SCRIPTS, mask, utf8};
@@ -43,6 +44,8 @@ pub struct MountFrom<'a> {
     pub mount: &'a Mount,
     /// The context, a stage or an image; nothing for types that come from nowhere.
     pub from: Option<Origin<'a>>,
+    /// Some of it may not be root's. To the step it is: of a context nobody knows whose it was.
+    pub foreign: bool,
 }
 
 /// Where a mount comes from.
@@ -71,11 +74,13 @@ impl Origin<'_> {
 /// The mounts of a step, on their way.
 pub(super) struct Mounts<'a> {
     store: &'a Store,
+    /// What comes before the names of caches.
+    prefix: &'a str,
     dir: PathBuf,
     /// The step's own files are in memory, since its directory's filesystem cannot hold them.
     on_memory: bool,
     count: usize,
-    agents: usize,
+    agents: Vec<Agent>,
     spec: Vec<OciMount>,
     env: Vec<String>,
     caches: Vec<(usize, cache::Wanted)>,
@@ -88,15 +93,22 @@ pub(super) struct Made {
     pub spec: Vec<OciMount>,
     /// The variables that they are known by.
     pub env: Vec<String>,
-    caches: Vec<Cache>,
+    held: Held,
     attached: Attached,
 }
 
+/// What is to stay until the container ends.
+#[derive(Debug)]
+pub(super) struct Held {
+    _caches: Vec<Cache>,
+    _agents: Vec<Agent>,
+}
+
 impl Made {
-    /// Takes out of this mount namespace what the container has in its own; returns what is to stay until it ends.
-    pub(super) fn detach(self) -> Vec<Cache> {
+    /// Takes out of this mount namespace what the container has in its own; returns what is to stay.
+    pub(super) fn detach(self) -> Held {
         drop(self.attached);
-        self.caches
+        self.held
     }
 }
 
@@ -123,13 +135,19 @@ impl Attached {
 }
 
 impl<'a> Mounts<'a> {
-    pub(super) fn new(step: &Path, store: &'a Store, on_memory: bool) -> Result<Mounts<'a>> {
+    pub(super) fn new(
+        step: &Path,
+        store: &'a Store,
+        prefix: &'a str,
+        on_memory: bool,
+    ) -> Result<Mounts<'a>> {
         Ok(Mounts {
             store,
+            prefix,
             dir: step.join("mounts"),
             on_memory,
             count: 0,
-            agents: 0,
+            agents: Vec::new(),
             spec: Vec::new(),
             env: Vec::new(),
             caches: Vec::new(),
@@ -175,13 +193,14 @@ impl<'a> Mounts<'a> {
             }
             (Type::Cache, origin) => {
                 let name = origin.map(|from| from.name().into());
-                let mut wanted = cache::Wanted::new(mount, &target, name)?;
+                let mut wanted = cache::Wanted::new(mount, &target, self.prefix, name)?;
                 match origin {
                     Some(origin) => {
                         let path = mount.source.as_deref();
                         let initial = self.open(origin, path)?;
                         wanted.hidden = hidden(origin, &initial, path)?;
                         wanted.initial = Some(initial);
+                        wanted.foreign = matches!(origin, Origin::Tree(_));
                     }
                     None => ensure!(
                         mount.source.is_none(),
@@ -193,7 +212,7 @@ impl<'a> Mounts<'a> {
                 self.bind(&target, "", ro);
             }
             (_, Some(origin)) => {
-                let source = self.source(origin, mount)?;
+                let source = self.source(origin, mount, from.foreign)?;
                 self.bind(&target, utf8(&source)?, ro);
             }
             (_, None) => bail!("there is nothing that it comes from"),
@@ -217,7 +236,8 @@ impl<'a> Mounts<'a> {
             self.spec[place].set_source(Some(cache.dir().into()));
         }
         self.spec.sort_by_key(|mount| mount.destination().components().count());
-        Ok(Made { spec: self.spec, env: self.env, caches, attached: self.attached })
+        let held = Held { _caches: caches, _agents: self.agents };
+        Ok(Made { spec: self.spec, env: self.env, held, attached: self.attached })
     }
 
     /// Makes the next place in the step's directory.
@@ -227,12 +247,19 @@ impl<'a> Mounts<'a> {
         Ok(self.dir.join(self.count.to_string()))
     }
 
-    /// Returns where a tree's file or directory is mounted for the step.
-    fn source(&mut self, origin: Origin, mount: &Mount) -> Result<PathBuf> {
+    /// Returns where a tree's file or directory is mounted for the step. What is `foreign` becomes root's.
+    fn source(&mut self, origin: Origin, mount: &Mount, foreign: bool) -> Result<PathBuf> {
         let source = self.open(origin, mount.source.as_deref())?;
         let at = self.place()?;
         let hidden = hidden(origin, &source, mount.source.as_deref())?;
         match FileType::from_raw_mode(fstat(&source)?.st_mode) {
+            FileType::Directory if foreign => {
+                fs::create_dir(&at).at(&at)?;
+                tree::copy_as_root(&by_descriptor(&source), &at, &hidden)?;
+            }
+            FileType::RegularFile if foreign => {
+                copy_file(&source, &at, tree::copy_metadata_as_root)?;
+            }
             FileType::Directory => {
                 fs::create_dir(&at).at(&at)?;
                 self.directory(&source, &hidden, &at, mount.read_only)?;
@@ -240,10 +267,10 @@ impl<'a> Mounts<'a> {
             FileType::RegularFile if mount.read_only => {
                 File::create(&at).at(&at)?;
                 if !self.attach_clone(&source, &at)? {
-                    copy_file(&source, &at)?;
+                    copy_file(&source, &at, tree::copy_metadata)?;
                 }
             }
-            FileType::RegularFile => copy_file(&source, &at)?,
+            FileType::RegularFile => copy_file(&source, &at, tree::copy_metadata)?,
             _ => {
                 bail!("{}: neither a file nor a directory", mount.source.as_deref().unwrap_or("/"))
             }
@@ -382,14 +409,16 @@ impl<'a> Mounts<'a> {
         };
         let target = match &mount.target {
             Some(path) => target(path, cwd)?,
-            None => format!("/run/buildkit/ssh_agent.{}", self.agents),
+            None => format!("/run/buildkit/ssh_agent.{}", self.agents.len()),
         };
-        if self.agents == 0 {
+        if self.agents.is_empty() {
             self.env.push(format!("SSH_AUTH_SOCK={target}"));
         }
-        self.agents += 1;
+        let (dir, name) = (self.memory()?, format!("agent{}", self.agents.len()));
+        let path = dir.join(&name);
+        self.agents.push(Agent::listen(socket, &dir, &name, mount)?);
         let options = ["bind", "rprivate", "nosuid", "nodev", "noexec"];
-        self.spec.push(bundle::mount(&target, "bind", utf8(socket)?, &options));
+        self.spec.push(bundle::mount(&target, "bind", utf8(&path)?, &options));
         Ok(())
     }
 
@@ -464,11 +493,15 @@ fn write_secret(path: &Path, secret: &Secret, mount: &Mount) -> std::io::Result<
 }
 
 /// Copies a file, which nobody else has a hand in then.
-fn copy_file(source: &OwnedFd, to: &Path) -> Result<()> {
+fn copy_file(
+    source: &OwnedFd,
+    to: &Path,
+    metadata: impl Fn(BorrowedFd, BorrowedFd) -> Result<()>,
+) -> Result<()> {
     let mut from = File::open(by_descriptor(source))?;
     let mut file = File::create(to).at(to)?;
     std::io::copy(&mut from, &mut file).at(to)?;
-    tree::copy_metadata(from.as_fd(), file.as_fd()).at(to)
+    metadata(from.as_fd(), file.as_fd()).at(to)
 }
 
 /// Returns a path of what is open.

@@ -1,8 +1,8 @@
 //! Steps that are run, in an image of busybox.
 
 use std::fs::File;
-use std::io::{Read, Seek};
-use std::os::unix::fs::MetadataExt;
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use common::error::{hint_of, line};
@@ -109,6 +109,7 @@ impl Scratch {
             ssh: agents,
             output: output.try_clone().unwrap().into(),
             hostname: "buildkitsandbox",
+            caches: "",
         };
         change(&mut step);
         let ran = run(step)?;
@@ -203,7 +204,9 @@ fn a_step_that_writes_nothing_is_an_empty_layer() {
     secrets.insert("s", Secret::new(b"tell-nobody".into()));
     let seen = t.run_with(&t.snapshot(), "cat /a/b/s; touch /t/u/x /etc/dir/c/y", |run| {
         run.secrets = &secrets;
-        run.mounts = [&secret, &tmpfs, &cache].map(|mount| MountFrom { mount, from: None }).into();
+        run.mounts = [&secret, &tmpfs, &cache]
+            .map(|mount| MountFrom { mount, from: None, foreign: false })
+            .into();
     });
     let seen = seen.unwrap();
     assert_eq!(seen.printed, "tell-nobody");
@@ -329,7 +332,7 @@ fn what_is_bound_is_of_its_tree_and_stays_as_it_was() {
     let run = |text: &str, from, script: &str| {
         let mount = mount(text);
         let seen = t.run_with(&base, script, |run| {
-            run.mounts = vec![MountFrom { mount: &mount, from: Some(from) }];
+            run.mounts = vec![MountFrom { mount: &mount, from: Some(from), foreign: false }];
         })?;
         assert_eq!(written(seen.ran.tree()), Vec::<String>::new(), "{text}");
         Ok::<_, Error>(seen.printed)
@@ -407,7 +410,7 @@ fn a_secret_is_seen_by_its_step_alone() {
         let mount = mount(text);
         t.run_with(&t.snapshot(), script, |run| {
             run.secrets = &secrets;
-            run.mounts = vec![MountFrom { mount: &mount, from: None }];
+            run.mounts = vec![MountFrom { mount: &mount, from: None, foreign: false }];
         })
     };
     for (text, script, expected) in [
@@ -463,9 +466,60 @@ fn an_agent_is_where_the_variable_says() {
         let script = "echo $SSH_AUTH_SOCK; [ -z $SSH_AUTH_SOCK ] || stat -c %F $SSH_AUTH_SOCK";
         t.prints(script, expected, |run| {
             run.ssh = &agents;
-            run.mounts = vec![MountFrom { mount: &mount, from: None }];
+            run.mounts = vec![MountFrom { mount: &mount, from: None, foreign: false }];
         });
     }
+}
+
+/// What a step says to its agent, and hears from it.
+const TALK: &str = r#"perl -MSocket -e '
+    socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, pack_sockaddr_un($ENV{SSH_AUTH_SOCK})) or die "$!\n";
+    syswrite S, "hello"; shutdown(S, 1); print <S>' 2>&1; true"#;
+
+#[test]
+fn an_agent_answers_to_whom_the_mount_gives_it() {
+    let Some(t) = scratch() else { return };
+    if ["/usr/bin/perl", "/lib", "/lib64"].iter().any(|path| !Path::new(path).exists()) {
+        return eprintln!("not tested here: it takes perl, for a step to run");
+    }
+    let path = t.dir.path().join("agent");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    // That of a user who is nobody in particular to the step.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&path, Some(4321), Some(4321)).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut said) = (stream.unwrap(), String::new());
+            stream.read_to_string(&mut said).unwrap();
+            stream.write_all(said.to_uppercase().as_bytes()).unwrap();
+        }
+    });
+    let mut agents = Agents::default();
+    agents.add(&format!("default={}", path.display())).unwrap();
+    let host = Tree::directory(Path::new("/"), "host").unwrap();
+    let programs = ["usr", "lib", "lib64"].map(|dir| mount(&format!("source={dir},target=/{dir}")));
+    for (text, user, expected) in [
+        ("type=ssh", "", "HELLO"),
+        ("type=ssh", "app", "Permission denied\n"),
+        ("type=ssh,uid=1000", "app", "HELLO"),
+        ("type=ssh,gid=1000,mode=0660", "app", "HELLO"),
+        ("type=ssh,uid=1000,mode=0", "app", "Permission denied\n"),
+    ] {
+        let agent = mount(text);
+        let of_host = programs.iter().map(|mount| MountFrom {
+            mount,
+            from: Some(Origin::Tree(&host)),
+            foreign: false,
+        });
+        t.prints(TALK, expected, |run| {
+            run.ssh = &agents;
+            run.user = user;
+            run.env = vec!["PATH=/bin:/usr/bin".into()];
+            run.mounts = of_host.collect();
+            run.mounts.push(MountFrom { mount: &agent, from: None, foreign: false });
+        });
+    }
+    assert_eq!(t.left(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -495,7 +549,9 @@ fn a_cache_is_there_in_the_next_step() {
     ];
     for (text, from, script, expected) in table {
         let mount = mount(text);
-        t.prints(script, expected, |run| run.mounts = vec![MountFrom { mount: &mount, from }]);
+        t.prints(script, expected, |run| {
+            run.mounts = vec![MountFrom { mount: &mount, from, foreign: false }]
+        });
     }
 }
 

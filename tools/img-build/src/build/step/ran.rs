@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use common::error::Hint;
 use common::layer::changes::{changes, difference};
 use common::runtime::Ended;
@@ -24,6 +24,10 @@ use crate::source::Tree;
 /// What a step's machine is called, as BuildKit has it.
 const HOSTNAME: &str = "buildkitsandbox";
 
+/// The arguments that say what it is called, and before which names those of a cache are.
+const HOSTNAME_OF: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+const CACHES_OF: &str = "BUILDKIT_CACHE_MOUNT_NS";
+
 /// What is said where a step cannot see who owns what.
 const ONE_ID: &str = "only one id is mapped here (/etc/subuid), so a step sees all files as root's, and what it copies becomes root's";
 
@@ -31,7 +35,7 @@ impl<'a> Work<'a> {
     /// Does RUN.
     pub(super) fn run(&mut self, asked: &Asked, run: &instruction::Run) -> Result<Layer> {
         let build = self.build;
-        let steps = build.request.steps;
+        let (steps, arguments) = (build.request.steps, &build.request.told.arguments);
         let config = &self.state.config;
         let shell = config.shell().into_iter().map(str::to_owned);
         let start = asked.instruction.start(run);
@@ -77,6 +81,16 @@ impl<'a> Work<'a> {
         if single {
             inputs.add("ids", 1);
         }
+        let hostname = arguments.get(HOSTNAME_OF).map_or("", String::as_str);
+        let hostname = if hostname.is_empty() { HOSTNAME } else { hostname };
+        ensure!(is_hostname(hostname), "{HOSTNAME_OF}={hostname}: not a name of a machine");
+        if hostname != HOSTNAME {
+            inputs.add("hostname", hostname);
+        }
+        let caches = arguments.get(CACHES_OF).map_or("", String::as_str);
+        if !caches.is_empty() && asked.mounts.iter().any(|mount| mount.kind == Type::Cache) {
+            inputs.add("caches", caches);
+        }
         let from = self.mounted(asked, run, &mut inputs)?;
         if let Some(device) = run.devices.iter().find(|device| device.required) {
             return Err(anyhow!("--device: {}: a step cannot be given devices", device.name))
@@ -85,7 +99,7 @@ impl<'a> Work<'a> {
 
         self.layer(asked, &inputs, |work| {
             let state = &work.state;
-            let argument = |name: &str| build.request.told.arguments.get(name);
+            let argument = |name: &str| arguments.get(name);
             let given = &steps.given;
             let mut env: Vec<String> =
                 env.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -105,13 +119,13 @@ impl<'a> Work<'a> {
                 ));
             }
             let mut snapshots = Vec::new();
-            for from in &from {
+            for (from, _) in &from {
                 snapshots.push(match from {
                     Some(Taken::Layers { layers, .. }) => Some(unpacked(build, layers)?),
                     _ => None,
                 });
             }
-            let origin = |at: usize| match (&from[at], &snapshots[at]) {
+            let origin = |at: usize| match (&from[at].0, &snapshots[at]) {
                 (Some(Taken::Files(tree)), _) => Some(Origin::Tree(tree)),
                 (Some(Taken::Layers { name, .. }), Some(snapshot)) => {
                     Some(Origin::Snapshot { snapshot, name })
@@ -119,7 +133,11 @@ impl<'a> Work<'a> {
                 _ => None,
             };
             let mounts = asked.mounts.iter().enumerate();
-            let mounts = mounts.map(|(at, mount)| MountFrom { mount, from: origin(at) });
+            let mounts = mounts.map(|(at, mount)| MountFrom {
+                mount,
+                from: origin(at),
+                foreign: from[at].1,
+            });
             let (output, told) = asked.log.output()?;
             let mounts: Vec<MountFrom> = mounts.collect();
             let (epoch, mut packer) = (work.state.epoch, work.packer()?);
@@ -142,7 +160,8 @@ impl<'a> Work<'a> {
                 secrets: &given.secrets,
                 ssh: &given.ssh,
                 output,
-                hostname: HOSTNAME,
+                hostname,
+                caches,
             });
             let status = ran.as_ref().map(|ran| ran.ended);
             // Of one that was ended since another failed, there is nothing to tell.
@@ -179,13 +198,14 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Returns what each mount comes from, if from anything, and adds what the step can see of it to its inputs.
+    /// Returns what each mount comes from, if from anything, and whether the step sees what is not root's
+    /// there; adds what it can see to its inputs.
     fn mounted(
         &self,
         asked: &Asked,
         run: &instruction::Run,
         inputs: &mut Inputs,
-    ) -> Result<Vec<Option<Taken<'a>>>> {
+    ) -> Result<Vec<(Option<Taken<'a>>, bool)>> {
         let build = self.build;
         let mut bases = build
             .graph
@@ -202,23 +222,29 @@ impl<'a> Work<'a> {
                 (None, Type::Bind) => Some(Taken::Files(build.request.context)),
                 (None, _) => None,
             };
-            let seen = match &from {
-                None => String::new(),
-                Some(Taken::Layers { layers, .. }) => identity(layers).to_string(),
+            let (seen, foreign) = match &from {
+                None => (String::new(), false),
+                Some(Taken::Layers { layers, .. }) => (identity(layers).to_string(), false),
                 // What a cache begins with is not seen by what it has become.
-                Some(Taken::Files(_)) if mount.kind == Type::Cache => String::new(),
+                Some(Taken::Files(_)) if mount.kind == Type::Cache => (String::new(), false),
                 Some(Taken::Files(tree)) => {
                     let path = mount.source.clone().unwrap_or_else(|| "/".into());
                     let seen = contents(tree, path, &known)?;
                     build.request.note(seen.files());
-                    seen.digest().to_string()
+                    (seen.digest().to_string(), !seen.is_roots())
                 }
             };
             inputs.add(format!("mount {}", all.len()), json!([mount, seen]));
-            all.push(from);
+            all.push((from, foreign));
         }
         Ok(all)
     }
+}
+
+/// Returns whether a machine can be called so: as ctr-spawn has it.
+fn is_hostname(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    (1..=64).contains(&name.len()) && name.chars().all(valid) && !name.starts_with('-')
 }
 
 /// Returns what is at a path of a tree that others may change.
