@@ -63,7 +63,7 @@ fn a_step_may_no_more_than_a_container() {
     t.write("Dockerfile", "FROM base\nRUN busybox mount -t tmpfs t /mnt; busybox mknod /x b 7 0 && cat /x; echo 1 >/proc/sys/kernel/panic; echo b >/proc/sysrq-trigger; ls /proc/1/root/../..; true\n");
     let refused = "grep -c -i -e '| .*permi' -e 'Read-only' -e 'nonexistent' ../said";
     t.sh(&format!("img-build . >../out 2>../said; {refused}")).prints("4\n");
-    t.write("Dockerfile", "FROM base\nRUN --device=vendor.com/class=x true\n");
+    t.write("Dockerfile", "FROM base\nRUN --device=vendor.com/class=x,required true\n");
     t.sh("img-build -q .").exits(1);
 }
 
