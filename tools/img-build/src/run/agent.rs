@@ -12,13 +12,16 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use common::error::At;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+};
 
 use crate::dockerfile::mount::Mount;
 
@@ -26,6 +29,8 @@ use crate::dockerfile::mount::Mount;
 const MOST: usize = 32;
 /// The most bytes on the way in each direction.
 const ROOM: usize = 16 << 10;
+/// Between two tries of what cannot be.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A socket that leads to an agent as long as this value is.
 #[derive(Debug)]
@@ -98,13 +103,14 @@ fn pass(listener: &UnixListener, agent: &OwnedFd, stop: &OwnedFd) {
             return;
         }
         all.retain_mut(|connection| connection.go_on().unwrap_or(false));
-        if all.len() < MOST
-            && let Ok((theirs, _)) = listener.accept()
-            // If no agent is there any more, they are hung up on.
-            && let Ok(ours) = UnixStream::connect(by_descriptor(agent))
-            && let Ok(connection) = Connection::new([theirs, ours])
-        {
-            all.push(connection);
+        if all.len() < MOST {
+            match listener.accept() {
+                // If nobody answers any more, who comes is hung up on.
+                Ok((theirs, _)) => all.extend(Connection::new(theirs, agent)),
+                Err(err) if is_later(&err) => {}
+                // There is no descriptor left, say, and it would be told again at once.
+                Err(_) => std::thread::sleep(PAUSE),
+            }
         }
     }
 }
@@ -119,9 +125,14 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(ends: [UnixStream; 2]) -> io::Result<Connection> {
-        ends.iter().try_for_each(|end| end.set_nonblocking(true))?;
-        Ok(Connection { ends, buffers: [Vec::new(), Vec::new()], open: [true, true] })
+    /// Connects who has come with the agent, and waits for neither.
+    fn new(theirs: UnixStream, agent: &OwnedFd) -> io::Result<Connection> {
+        theirs.set_nonblocking(true)?;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let ours = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&ours, &SocketAddrUnix::new(by_descriptor(agent))?)?;
+        let (ends, buffers) = ([theirs, ours.into()], [Vec::new(), Vec::new()]);
+        Ok(Connection { ends, buffers, open: [true, true] })
     }
 
     /// Returns whether something is to be read from an end: not before what was is written.
@@ -234,5 +245,22 @@ mod tests {
         while deaf.write(&[0; 4096]).is_ok() {}
         drop(agent);
         assert!(!matches!(silent.read(&mut [0; 1]), Ok(1)));
+    }
+
+    #[test]
+    fn an_agent_that_does_not_answer_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("agent")).unwrap();
+        // There is room for one who waits.
+        rustix::net::listen(&listener, 0).unwrap();
+        let own = fs::metadata(dir.path()).unwrap();
+        let mount = mount(&format!("type=ssh,uid={},gid={}", own.uid(), own.gid()));
+        let agent = Agent::listen(&dir.path().join("agent"), dir.path(), "s", &mount).unwrap();
+        let mut all: Vec<UnixStream> =
+            (0..4).map(|_| UnixStream::connect(dir.path().join("s")).unwrap()).collect();
+        // The last is hung up on, since the agent takes nobody; the first waits until the end.
+        assert!(!matches!(all[3].read(&mut [0; 1]), Ok(1)));
+        drop(agent);
+        assert!(!matches!(all[0].read(&mut [0; 1]), Ok(1)));
     }
 }
