@@ -318,7 +318,7 @@ fn files_go_into_a_directory_as_they_are() {
     // In a tar it is whose it is.
     t.sh("img-build -q -o type=tar,dest=a.tar . && tar -tv --numeric-owner -f a.tar x/f | cut -d' ' -f1,2")
         .prints("-rwsr-xr-x 7/8\n");
-    t.sh("cp a.tar b.tar; img-build -q --no-cache -o type=tar,dest=a.tar . && cmp a.tar b.tar")
+    t.sh("cp a.tar b.tar; img-build -q --no-cache -o type=tar,dest=a.tar . && { cmp a.tar b.tar || { for f in a b; do tar -tvf $f.tar >$f.txt; done; diff a.txt b.txt; }; }")
         .is_silent();
     t.sh("img-ls -q | cut -d@ -f1").prints("base:latest\n");
     t.sh("img-build -q -o type=tar,dest=none/a.tar .").exits(1);
