@@ -1,6 +1,11 @@
 //! RUN: what a step sees, what it leaves, and what nobody keeps.
 
-use sandbox::Sandbox;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sandbox::{Sandbox, lacks};
 
 fn run(t: &Sandbox, lines: &str, flags: &str) -> String {
     t.write("Dockerfile", format!("FROM base\n{lines}\n"));
@@ -45,6 +50,41 @@ fn a_step_has_dockers_surroundings() {
         ),
         "10.1.2.3\there\n2048\n99\n"
     );
+}
+
+/// Opens the mount namespace of every process that comes, and keeps it open.
+fn look_at_everybody(until: &AtomicBool) {
+    let mut seen = HashMap::new();
+    while !until.load(Ordering::Relaxed) {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            if let Entry::Vacant(new) = seen.entry(entry.file_name())
+                && let Ok(namespace) = File::open(entry.path().join("ns/mnt"))
+            {
+                new.insert(namespace);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_looks_at_a_step_changes_nothing() {
+    if lacks(&["root"]) {
+        return;
+    }
+    let t = Sandbox::with_image("base");
+    t.write("Dockerfile", "FROM base\nRUN sleep 0.2; echo x >/x\n");
+    let first = t.sh("img-build -q .").text();
+    let until = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| look_at_everybody(&until));
+        for _ in 0..3 {
+            let again = t.sh("img-build -q --no-cache .");
+            let same = again.stdout == first.as_bytes();
+            until.store(!same, Ordering::Relaxed); // before this thread panics, or the other never ends
+            again.prints(&first);
+        }
+        until.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

@@ -14,7 +14,8 @@ use std::path::Path;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Timestamps, fstat, openat, statat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timestamps, fstat, openat, openat2,
+    unlinkat, utimensat,
 };
 use rustix::io::{Errno, Result};
 
@@ -52,7 +53,7 @@ impl Stubs {
         Ok(())
     }
 
-    /// Removes those that nobody has put anything in, when nothing is mounted on them any more.
+    /// Removes those that nobody has put anything in, once the container has ended.
     ///
     /// # Errors
     /// If one is still there that should not be. The others are removed all the same.
@@ -74,7 +75,11 @@ impl Stub {
         let id = |stat: &Stat| (stat.st_dev, stat.st_ino);
         let before = fstat(&self.dir)?;
         let own = fstat(&self.file)?;
-        if id(&statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW)?) != id(&own) {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = openat2(&self.dir, &*self.name, flags, Mode::empty(), ResolveFlags::NO_XDEV);
+        // The container's mount may be there still: whoever has its namespace open, to read its mountinfo
+        // say, keeps it. Beneath a mount nothing can have taken a stub's place.
+        if !matches!(found, Err(Errno::XDEV)) && id(&fstat(found?)?) != id(&own) {
             return Ok(());
         }
         match FileType::from_raw_mode(own.st_mode) {
