@@ -333,7 +333,14 @@ impl Layout {
         let dir = openat(CWD, &self.dir, flags, Mode::empty()).at(&self.dir)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        Ok(openat2(&dir, path, flags, Mode::empty(), resolve).map(File::from))
+        let mut tries = 0;
+        loop {
+            match openat2(&dir, path, flags, Mode::empty(), resolve) {
+                // Something was renamed while the kernel looked for the `..` of a link: openat2(2).
+                Err(Errno::AGAIN) if tries < 64 => tries += 1,
+                opened => return Ok(opened.map(File::from)),
+            }
+        }
     }
 }
 
