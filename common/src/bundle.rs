@@ -109,6 +109,13 @@ impl From<&Mapping> for Mappings {
     }
 }
 
+/// Returns whether a machine can be called so. sethostname(2) takes 64 bytes of anything; a name that is used
+/// as one is of these.
+pub fn is_hostname(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    (1..=64).contains(&name.len()) && name.chars().all(valid) && !name.starts_with('-')
+}
+
 /// Returns the runtime spec of a container of the image with this `config`, unpacked at `rootfs`.
 pub fn spec(config: &ImageConfiguration, rootfs: impl AsFd, options: &Options) -> Result<Spec> {
     let os = config.os().to_string();

@@ -35,7 +35,7 @@ const OPEN: usize = 64;
 const LINKS: usize = 512;
 
 /// Where Linux ends a path.
-pub(super) const PATH_MAX: usize = 4096;
+pub const PATH_MAX: usize = 4096;
 
 /// How many links one path may lead through, as in the kernel.
 const HOPS: usize = 40;

@@ -44,6 +44,7 @@ use crate::digest::Digest;
 use crate::image;
 
 pub use self::changes::{is_record, recorded_owner};
+pub use self::dirs::PATH_MAX;
 pub use self::members::{Member, Type, members, members_of, sparse_members};
 pub use self::source::{Tar, unable};
 

@@ -241,12 +241,7 @@ impl FromStr for Hostname {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // sethostname(2) takes 64 bytes of anything; a name that is used as one is of these.
-        let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        ensure!(
-            (1..=64).contains(&text.len()) && text.chars().all(valid) && !text.starts_with('-'),
-            "not a name of a machine"
-        );
+        ensure!(bundle::is_hostname(text), "not a name of a machine");
         Ok(Hostname(text.into()))
     }
 }

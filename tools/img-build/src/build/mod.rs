@@ -320,8 +320,7 @@ impl Build<'_> {
             for stage in new {
                 let Some(image) = self.base(stage)? else { continue };
                 let mut config = self.base_config(stage, &image)?;
-                let wanted = self.graph.stages[stage].platform.as_ref();
-                let wanted = wanted.unwrap_or(&self.request.told.platform);
+                let wanted = self.platform(stage);
                 if wanted.rank(&config.platform).is_none()
                     && self.request.steps.style != Style::None
                 {
@@ -338,10 +337,15 @@ impl Build<'_> {
         }
     }
 
+    /// Returns the platform that the image of a stage is to be for.
+    fn platform(&self, stage: usize) -> &Platform {
+        self.graph.stages[stage].platform.as_ref().unwrap_or(&self.request.told.platform)
+    }
+
     /// Returns the image that a stage begins with, if it is one.
     fn base(&self, stage: usize) -> Result<Option<Arc<Image>>> {
         let node = &self.graph.stages[stage];
-        let platform = node.platform.as_ref().unwrap_or(&self.request.told.platform);
+        let platform = self.platform(stage);
         let image = match &node.base {
             Base::Image(name) => name.parse().and_then(|operand| self.image(&operand, platform)),
             Base::Context(name) => match self.request.contexts.get(name) {

@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, VecDeque};
 use anyhow::Result;
 use common::error::At;
 use common::files::{Files, Found};
+use common::layer::PATH_MAX;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::walk::{HOPS, PATH_MAX, join, names, shown};
+use super::walk::{HOPS, join, names, shown};
 use crate::error::Error;
 
 /// What the layer has at a path.

@@ -24,8 +24,6 @@ use crate::source::Tree;
 
 /// The most links that lead to a file, as in the kernel.
 pub(super) const HOPS: usize = 40;
-/// Paths are shorter than that, as in the kernel.
-pub(super) const PATH_MAX: usize = 4096;
 
 /// A file as it was when it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

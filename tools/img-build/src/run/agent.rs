@@ -7,10 +7,10 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
 };
 
+use super::mounts::by_descriptor;
 use crate::dockerfile::mount::Mount;
 
 /// The most connections at a time. Others wait.
@@ -70,10 +71,6 @@ impl Agent {
         let thread = std::thread::Builder::new().name("ssh".into()).spawn(pass)?;
         Ok(Agent { stop: Some(stop), thread: Some(thread) })
     }
-}
-
-fn by_descriptor(fd: &OwnedFd) -> PathBuf {
-    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
 /// Connects who comes with the agent, until the other end of `stop` is closed.

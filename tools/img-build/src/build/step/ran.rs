@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use common::bundle;
 use common::error::Hint;
 use common::layer::changes::{changes, difference};
 use common::runtime::Ended;
@@ -83,7 +84,7 @@ impl<'a> Work<'a> {
         }
         let hostname = arguments.get(HOSTNAME_OF).map_or("", String::as_str);
         let hostname = if hostname.is_empty() { HOSTNAME } else { hostname };
-        ensure!(is_hostname(hostname), "{HOSTNAME_OF}={hostname}: not a name of a machine");
+        ensure!(bundle::is_hostname(hostname), "{HOSTNAME_OF}={hostname}: not a name of a machine");
         if hostname != HOSTNAME {
             inputs.add("hostname", hostname);
         }
@@ -239,12 +240,6 @@ impl<'a> Work<'a> {
         }
         Ok(all)
     }
-}
-
-/// Returns whether a machine can be called so: as ctr-spawn has it.
-fn is_hostname(name: &str) -> bool {
-    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    (1..=64).contains(&name.len()) && name.chars().all(valid) && !name.starts_with('-')
 }
 
 /// Returns what is at a path of a tree that others may change.
