@@ -130,7 +130,7 @@ pub(super) struct Dirs {
     /// By their path without links.
     open: HashMap<Vec<u8>, Slot>,
     clock: u64,
-    /// Paths that lead through links, and where to.
+    /// Paths that lead through links, and the directories that they lead to.
     links: HashMap<Vec<u8>, Vec<u8>>,
     /// What this layer has made.
     pub(super) made: Made,
@@ -159,11 +159,15 @@ impl Dirs {
                 // For a link at the end of the path it is ENOTDIR, since a directory is wanted.
                 Err(Errno::LOOP | Errno::NOTDIR) => {
                     let target = self.follow(path)?;
+                    let found = self.walk(&target, missing)?;
                     if self.links.len() >= LINKS {
                         self.links.clear();
                     }
-                    self.links.insert(path.into(), target.clone());
-                    target
+                    // Where there is nothing yet, another link may come to be.
+                    if found.is_some() {
+                        self.links.insert(path.into(), target);
+                    }
+                    return Ok(found);
                 }
                 // No link led there, or it would be LOOP.
                 Err(Errno::NOENT) if matches!(missing, Missing::Absent) => {

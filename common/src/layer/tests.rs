@@ -339,6 +339,16 @@ fn links_lead_where_they_would_lead_inside() {
                 .file("l/h", "3"),
             "a>c c/ c/b/ c/b/h=3 l>a/b",
         ),
+        // A link comes to be where a way has ended in nothing.
+        (
+            dir(tar())
+                .dir("a")
+                .symlink("l", "a")
+                .file("l/x/.wh.f", "")
+                .symlink("a/x", "../d")
+                .file("l/x/f", "1"),
+            "a/ a/x>../d d/ d/f=1 d/file=lower l>a",
+        ),
     ];
     for (layer, expected) in cases {
         assert_eq!(tree(&[layer]), expected);
