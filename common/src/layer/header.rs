@@ -171,6 +171,11 @@ pub(super) fn push_region(map: &mut Vec<Region>, offset: i64, len: i64) -> Resul
     Ok(())
 }
 
+/// Returns whether a block begins a member of a tar: its checksum is right.
+pub fn is_header(block: &[u8; BLOCK]) -> bool {
+    matches!(Header::new(*block), Ok(Some(_)))
+}
+
 /// Returns the text in a field: what is before the first NUL.
 pub(super) fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()

@@ -45,8 +45,10 @@ use crate::image;
 
 pub use self::changes::{is_record, recorded_owner};
 pub use self::dirs::PATH_MAX;
+pub use self::header::is_header;
 pub use self::members::{Member, Type, members, members_of, sparse_members};
 pub use self::source::{Tar, unable};
+pub use self::stream::BLOCK;
 
 /// How layers are applied.
 #[derive(Clone, Copy, Debug, Default)]

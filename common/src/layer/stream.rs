@@ -19,7 +19,7 @@ use super::inflate::{Blob, Inflater};
 use crate::digest::{Digest, Hasher};
 
 /// The unit of a tar.
-pub(super) const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 
 /// A buffer's size. A multiple of [`BLOCK`], so that no header straddles two.
 const BUFFER: usize = 256 << 10;

@@ -17,15 +17,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use common::archive::unpacked;
 use common::error::At;
-use common::layer::{Member, Type, sparse_members};
+use common::layer::{BLOCK, Member, Type, is_header, sparse_members};
 
 use super::contents::Xattrs;
 use super::pack::Data;
 use super::place::{Image, Looks, What, above, fits};
 use super::walk::{join, names};
 
-/// The unit of a tar.
-const BLOCK: usize = 512;
 /// The most members of an archive, as of a layer.
 const MEMBERS: u64 = 4 << 20;
 /// The most bytes that an archive may unpack to, as a layer.
@@ -60,7 +58,7 @@ pub(super) fn is_archive(file: &File) -> Result<bool> {
     let read = unpacked(from_start(file)?).and_then(|mut bytes| {
         bytes.by_ref().take(BLOCK as u64).read_to_end(&mut start).context("cannot read")
     });
-    Ok(read.is_ok() && is_header(&start))
+    Ok(read.is_ok() && start.first_chunk().is_some_and(is_header))
 }
 
 /// Returns the bytes of a file, wherever it is read by others.
@@ -68,24 +66,6 @@ fn from_start(file: &File) -> Result<impl Read> {
     let mut file = File::from(rustix::io::dup(file.as_fd())?);
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
-}
-
-/// Returns whether a block begins a member: its checksum is right. POSIX.1 pax, ustar Interchange Format.
-fn is_header(block: &[u8]) -> bool {
-    let Some(block) = block.first_chunk::<BLOCK>() else { return false };
-    let digits = block[148..156].iter().skip_while(|c| matches!(c, b' ' | 0));
-    let mut written = 0u32;
-    let mut any = false;
-    for c in digits.take_while(|c| !matches!(c, b' ' | 0)) {
-        let (b'0'..=b'7', true) = (*c, written < 1 << 24) else { return false };
-        written = written << 3 | u32::from(c - b'0');
-        any = true;
-    }
-    let blanked = |at: usize| if (148..156).contains(&at) { b' ' } else { block[at] };
-    let sum = (0..BLOCK).map(|at| u32::from(blanked(at))).sum::<u32>();
-    // Some summed what they took for signed.
-    let signed = (0..BLOCK).map(|at| i64::from(blanked(at) as i8)).sum::<i64>();
-    any && (written == sum || i64::from(written) == signed)
 }
 
 impl Unpack<'_, '_> {

@@ -44,8 +44,6 @@ pub enum SourceOf<'a> {
         tree: &'a Tree,
         /// The source as the instruction has it: a path or a pattern; `/` is all.
         pattern: String,
-        /// Whether files keep their owners: those of a stage or an image do, those of a context are root's.
-        keep_owner: bool,
     },
     /// A file or a directory in a tree that others may change: what is mounted.
     Named {
@@ -60,7 +58,7 @@ pub enum SourceOf<'a> {
         tree: Box<dyn Fn() -> Result<&'a Tree> + 'a>,
         /// As above.
         pattern: String,
-        /// As above.
+        /// Whether files keep their owners: those of a stage or an image do, those of a context are root's.
         keep_owner: bool,
         /// What stands for all that is in the tree.
         identity: Digest,

@@ -63,12 +63,24 @@ pub(super) enum Source<'a> {
 pub(super) struct Request<'a> {
     tree: &'a Tree,
     pattern: String,
+    asked: Asked,
+}
+
+/// What an instruction says of its sources.
+#[derive(Clone, Default)]
+struct Asked {
     /// What looks like a pattern is a name.
     literal: bool,
     keep_owner: bool,
     parents: bool,
     exclude: Vec<String>,
     unpack: bool,
+}
+
+impl Asked {
+    fn of<'a>(&self, tree: &'a Tree, pattern: String) -> Request<'a> {
+        Request { tree, pattern, asked: self.clone() }
+    }
 }
 
 /// What a name, or one of the names that match a pattern, stands for.
@@ -117,35 +129,24 @@ impl<'a> Selection<'a> {
             unmatched: Vec::new(),
             listed: Vec::new(),
         };
+        let (exclude, whole) = (files.exclude.clone(), unpack.unwrap_or(true));
+        let asked = Asked { parents, exclude, unpack: whole, ..Asked::default() };
         for source in sources {
             let source = match source {
-                SourceOf::Path { tree, pattern, keep_owner } => {
-                    let (exclude, unpack) = (files.exclude.clone(), unpack.unwrap_or(true));
-                    let literal = false;
-                    selection.choose(
-                        Request { tree, pattern, literal, keep_owner, parents, exclude, unpack },
-                        &mut hasher,
-                    )?
+                SourceOf::Path { tree, pattern } => {
+                    selection.choose(asked.of(tree, pattern), &mut hasher)?
                 }
                 SourceOf::Named { tree, path } => {
-                    let (exclude, unpack) = (Vec::new(), false);
-                    let (pattern, literal, keep_owner) = (path, true, false);
-                    selection.choose(
-                        Request { tree, pattern, literal, keep_owner, parents, exclude, unpack },
-                        &mut hasher,
-                    )?
+                    let exact = Asked { literal: true, parents, ..Asked::default() };
+                    selection.choose(exact.of(tree, path), &mut hasher)?
                 }
                 SourceOf::Kept { tree, pattern, keep_owner, identity } => {
                     hasher.text("tree");
                     hasher.text(&identity.to_string());
                     hasher.text(&pattern);
                     hasher.number(keep_owner.into());
-                    let (exclude, unpack) = (files.exclude.clone(), unpack.unwrap_or(true));
-                    Source::Later(Box::new(move || {
-                        let (tree, pattern, exclude) = (tree()?, pattern.clone(), exclude.clone());
-                        let literal = false;
-                        Ok(Request { tree, pattern, literal, keep_owner, parents, exclude, unpack })
-                    }))
+                    let asked = Asked { keep_owner, ..asked.clone() };
+                    Source::Later(Box::new(move || Ok(asked.of(tree()?, pattern.clone()))))
                 }
                 SourceOf::Content { name, text } => {
                     hasher.text("content");
@@ -235,7 +236,7 @@ impl<'a> Request<'a> {
     /// Returns what is copied, and which directories were listed to know it.
     pub(super) fn choose(&self) -> Result<(Vec<Chosen<'a>>, Vec<Vec<u8>>)> {
         let mut reader = Reader::new(self.tree);
-        let (source, only) = match (self.parents, self.pattern.split_once("/./")) {
+        let (source, only) = match (self.asked.parents, self.pattern.split_once("/./")) {
             (false, _) => (self.pattern.as_str(), None),
             (true, Some((source, pattern))) => (source, Some(pattern)),
             (true, None) => ("/", Some(self.pattern.as_str())),
@@ -246,11 +247,11 @@ impl<'a> Request<'a> {
         if let Some(pattern) = only.as_deref().filter(|pattern| !pattern.is_empty()) {
             filter.only = Some(Ignore::of([pattern])?);
         }
-        if !self.exclude.is_empty() {
-            filter.except = Some(Ignore::of(self.exclude.iter().map(String::as_str))?);
+        if !self.asked.exclude.is_empty() {
+            filter.except = Some(Ignore::of(self.asked.exclude.iter().map(String::as_str))?);
         }
         let source = inside(source);
-        let (plain, pattern) = match self.literal {
+        let (plain, pattern) = match self.asked.literal {
             true => (source, None),
             false => split(&source),
         };
@@ -272,7 +273,8 @@ impl<'a> Request<'a> {
             if pattern.is_none() {
                 self.check(&mut reader, &path, only.as_deref(), &nodes)?;
             }
-            let (tree, keep_owner, unpack) = (self.tree, self.keep_owner, self.unpack);
+            let Asked { keep_owner, unpack, .. } = self.asked;
+            let tree = self.tree;
             if !nodes.is_empty() {
                 chosen.push(Chosen { tree, keep_owner, name, root, nodes, unpack });
             }
@@ -305,7 +307,7 @@ impl<'a> Request<'a> {
             return Ok(());
         };
         // The directory that it is looked for in is always there.
-        if nodes.len() > 1 || !self.exclude.is_empty() {
+        if nodes.len() > 1 || !self.asked.exclude.is_empty() {
             return Ok(());
         }
         let path = join(path, only.as_bytes());
@@ -456,7 +458,6 @@ impl Fields {
         let mut contents =
             digests(chosen.tree, &wanted, known, RACY).at(&chosen.tree.name)?.into_iter();
         self.bytes(&chosen.name);
-        self.number(chosen.keep_owner.into());
         self.number(chosen.nodes.len() as u64);
         let mut links = HashMap::new();
         for (number, node) in chosen.nodes.iter().enumerate() {
@@ -466,21 +467,18 @@ impl Fields {
                 0 | 1 => number,
                 _ => *links.entry((node.status.dev, node.status.ino)).or_insert(number),
             };
-            self.node(node, content, chosen.keep_owner, number - first);
+            self.node(node, content, number - first);
         }
         Ok(())
     }
 
     /// Hashes what is copied of a file; `back` says how far before it another name of it is, if that is so.
-    fn node(&mut self, node: &Node, content: Option<Content>, keep_owner: bool, back: usize) {
+    fn node(&mut self, node: &Node, content: Option<Content>, back: usize) {
         let status = &node.status;
         self.bytes(&node.path);
         self.number(status.kind.as_raw_mode().into());
         self.number(status.mode.into());
         self.number(u64::from(node.implied));
-        if keep_owner {
-            self.number(u64::from(status.uid) << 32 | u64::from(status.gid));
-        }
         match status.kind {
             FileType::CharacterDevice | FileType::BlockDevice => self.number(status.device),
             _ => {}

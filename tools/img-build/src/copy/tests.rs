@@ -137,8 +137,7 @@ fn sources<'a>(operation: &Operation, tree: &'a Tree) -> Vec<SourceOf<'a>> {
         Operation::Add(add) => &add.files,
         _ => panic!("{operation:?}"),
     };
-    let path =
-        |pattern: &String| SourceOf::Path { tree, pattern: pattern.clone(), keep_owner: false };
+    let path = |pattern: &String| SourceOf::Path { tree, pattern: pattern.clone() };
     let contents = files.contents.iter().map(|content| SourceOf::Content {
         name: content.name.clone(),
         text: content.text.clone(),

@@ -12,13 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use common::cli;
 use common::error::At;
 use common::layer::pack::{self, Entry, Kind};
-use common::layer::recorded_owner;
+use common::layer::{BLOCK, recorded_owner};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, major, minor, openat, readlinkat};
 
 use super::walk::{Found, Visit, shown, walk, xattrs};
-
-/// The unit of a tar.
-const BLOCK: usize = 512;
 
 /// Writes trees, each below its name if that is not empty; returns what is not in the tar.
 pub fn write(trees: &[(String, OwnedFd)], output: cli::Output) -> Result<Vec<String>> {

@@ -56,12 +56,8 @@ impl Work<'_> {
                     keep_owner: true,
                     identity: identity(layers),
                 },
-                (None, Some(Taken::Files(tree))) => {
-                    SourceOf::Path { tree, pattern, keep_owner: false }
-                }
-                (None, None) => {
-                    SourceOf::Path { tree: build.request.context, pattern, keep_owner: false }
-                }
+                (None, Some(Taken::Files(tree))) => SourceOf::Path { tree, pattern },
+                (None, None) => SourceOf::Path { tree: build.request.context, pattern },
                 (Some(Fetched::Tree { tree, identity }), _) => SourceOf::Kept {
                     tree: Box::new(|| Ok(tree)),
                     pattern: "/".into(),

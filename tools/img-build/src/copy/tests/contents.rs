@@ -143,8 +143,9 @@ fn what_a_stage_has_keeps_its_owner_and_attributes() {
     for (foreign, expected) in [(true, 0), (false, 1 + usize::from(root))] {
         let tree = Tree { foreign, ..opened(dir.path(), None) };
         let operation = operation("COPY --from=stage d /x");
-        let pattern = "d".into();
-        let source = SourceOf::Path { tree: &tree, pattern, keep_owner: true };
+        let (pattern, identity) = ("d".into(), Digest::of(b"1"));
+        let source =
+            SourceOf::Kept { tree: Box::new(|| Ok(&tree)), pattern, keep_owner: true, identity };
         let selection = Selection::of(&operation, vec![source], None).unwrap();
         let target =
             Target { base: None, workdir: "/", epoch: EPOCH, keep_mtime: true, warn: &|_| {} };
