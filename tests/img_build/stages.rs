@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sandbox::image::architecture;
 use sandbox::run::Run;
 use sandbox::{Sandbox, lacks};
 
@@ -87,6 +88,34 @@ fn the_image_is_of_the_platform_that_was_asked_for() {
     t.sh("img-build --platform linux/s390x .")
         .says("img-build: Dockerfile:1: FROM: the image is for linux/")
         .exits(0);
+}
+
+#[test]
+fn a_registry_that_cannot_be_asked_does_not_change_the_platform() {
+    if lacks(&["docker-registry", "jq"]) {
+        return;
+    }
+    let t = Sandbox::new().with_registry();
+    let both = format!("--platform linux/s390x,linux/{} -t $REGISTRY/multi:1", architecture());
+    build(&t, "FROM scratch\nCOPY Dockerfile /\n", &both).is_silent();
+    t.sh("img-push -q - <id | wc -l; rm -r $TARE_ROOT").prints("1\n");
+    // The name means the image of another platform here; this machine's is in the same index.
+    t.sh("img-pull -q $REGISTRY/multi:1; img-pull -q --platform linux/s390x $REGISTRY/multi:1 |
+         img-tag - gone.invalid/multi:1")
+        .exits(0);
+    build(&t, "FROM gone.invalid/multi:1\nCOPY Dockerfile /\n", "").is_silent();
+    let built = "img-inspect --config - <id | jq -r .architecture";
+    t.sh(built).prints(&format!("{}\n", architecture()));
+
+    t.sh("rm -r $TARE_ROOT; img-pull -q --platform linux/s390x $REGISTRY/multi:1 |
+         img-tag - gone.invalid/multi:1")
+        .exits(0);
+    build(&t, "FROM gone.invalid/multi:1\nCOPY Dockerfile /\n", "")
+        .exits(1)
+        .says("hint: FROM --platform=linux/s390x gone.invalid/multi:1 if that is meant");
+    build(&t, "FROM --platform=linux/s390x gone.invalid/multi:1\nCOPY Dockerfile /\n", "")
+        .is_silent();
+    t.sh(built).prints("s390x\n");
 }
 
 #[test]

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use common::cli::{self, Operand};
 use common::digest::Digest;
-use common::error;
+use common::error::{self, Hint};
 use common::image;
-use common::layout::{Absent, Resolved, Writing};
+use common::layout::{Absent, CHOSEN_FROM, Resolved, Writing};
 use common::platform::Platform;
 use common::reference::Reference;
 use common::store::Store;
+use oci_spec::image::{Descriptor, MediaType};
 use rustix::io::Errno;
 
 use super::cache::Layer;
@@ -35,6 +36,11 @@ pub struct Image {
     pub created: Option<String>,
     /// Its layers, bottom first.
     pub layers: Vec<Layer>,
+}
+
+/// Returns the index that an image was chosen from, if it was pulled from one.
+fn index_of(desc: &Descriptor) -> Option<Digest> {
+    desc.annotations().as_ref()?.get(CHOSEN_FROM)?.parse().ok()
 }
 
 /// Where images come from.
@@ -73,10 +79,19 @@ impl<'a> Images<'a> {
                     return Err(err).with_context(|| name.to_string());
                 }
                 // An index of which that platform is not here, or another platform's image.
-                other => match pulled().and_then(|operand| operand.find(self.store)) {
-                    Ok(found) => self.store.images.resolve(&found.desc, platform)?,
-                    // It is what there is: it runs if binfmt_misc can run it.
-                    Err(err) => other.map_err(|_| err)?,
+                other => match self.sibling(&desc, platform) {
+                    Some(image) => image,
+                    None => match (pulled().and_then(|operand| operand.find(self.store)), other) {
+                        (Ok(found), _) => self.store.images.resolve(&found.desc, platform)?,
+                        // A registry has one for that platform, and could not be asked.
+                        (Err(err), Ok(other)) if index_of(&desc).is_some() => {
+                            let there = other.platform();
+                            let way = || format!("FROM --platform={there} {name} if that is meant");
+                            return Err(err).hint(way);
+                        }
+                        // It is what there is: it runs if binfmt_misc can run it.
+                        (Err(err), other) => other.map_err(|_| err)?,
+                    },
                 },
             };
             self.image(Some(name.clone()), &image)
@@ -96,6 +111,20 @@ impl<'a> Images<'a> {
             }
             self.image(found.name, &image)
         })
+    }
+
+    /// Returns the image for a platform in the index that an image was chosen from, if all of it is here.
+    fn sibling(&self, desc: &Descriptor, platform: &Platform) -> Option<Resolved> {
+        let (images, index) = (&self.store.images, index_of(desc)?);
+        let size = images.size(&index)?;
+        let bytes = images.read(&image::descriptor(MediaType::ImageIndex, &index, size)).ok()?;
+        let media_type = image::media_type_of(&bytes).ok()?.as_str().into();
+        let image = images.resolve(&image::descriptor(media_type, &index, size), platform).ok()?;
+        let here = |layer: &Descriptor| {
+            image::digest(layer).and_then(|it| images.has(&it, layer.size())).unwrap_or(false)
+        };
+        let fits = platform.rank(&image.platform()).is_some();
+        (fits && image.manifest.layers().iter().all(here)).then_some(image)
     }
 
     fn pull(&self, name: &Reference, platform: &Platform) -> Result<Operand> {
