@@ -209,9 +209,31 @@ pub fn platform(desc: &Descriptor) -> Option<Platform> {
 
 /// Returns the platforms that `index` has images for.
 pub fn platforms(index: &ImageIndex) -> Vec<Platform> {
-    let images = index.manifests().iter().filter(|desc| Kind::of(&media_type(desc)).is_some());
+    let images = index.manifests().iter().filter(|desc| is_image(desc));
     // BuildKit's attestations claim to be for unknown/unknown.
     images.filter_map(platform).filter(|platform| platform.os != "unknown").collect()
+}
+
+/// Returns whether a member of an index says that it leads to an image: what has a type of
+/// artifact is none, but if that is the type of an image's config. image-spec, descriptor.md.
+fn is_image(desc: &Descriptor) -> bool {
+    let artifact = desc.artifact_type().as_ref().map(ToString::to_string);
+    let is_artifact = artifact.is_some_and(|it| !is_config(&it));
+    Kind::of(&media_type(desc)).is_some() && !is_artifact
+}
+
+/// Fails if a member of an index is neither a manifest nor an index.
+pub fn ensure_known(desc: &Descriptor) -> Result<()> {
+    let media_type = media_type(desc);
+    ensure!(Kind::of(&media_type).is_some(), "{}: {media_type:?} is unknown", desc.digest());
+    Ok(())
+}
+
+/// Returns whether a layer is not to be handed on, so that it may be nowhere but at its URLs:
+/// image-spec, layer.md, Non-Distributable Layers.
+pub fn may_be_elsewhere(desc: &Descriptor) -> bool {
+    let media_type = media_type(desc);
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
 }
 
 /// Returns the media type of a manifest or index of which only the digest is known.
@@ -236,7 +258,7 @@ pub fn media_type_of(bytes: &[u8]) -> Result<String> {
 
 /// Returns the manifest of `index` that runs best on `wanted`. Attestations and other non-images do not count.
 pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descriptor> {
-    let offered = index.manifests().iter().filter(|desc| Kind::of(&media_type(desc)).is_some());
+    let offered = index.manifests().iter().filter(|desc| is_image(desc));
     let ranked = offered.filter_map(|desc| match platform(desc) {
         Some(platform) => wanted.rank(&platform).map(|rank| (rank, desc)),
         // An entry without a platform is only a match when nothing else is.
@@ -248,6 +270,15 @@ pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descri
 /// Returns the media type of `desc` as it is written in JSON.
 pub fn media_type(desc: &Descriptor) -> String {
     desc.media_type().to_string()
+}
+
+/// Returns whether this is the media type of an image's config.
+pub fn is_config(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        "application/vnd.oci.image.config.v1+json"
+            | "application/vnd.docker.container.image.v1+json"
+    )
 }
 
 /// Returns whether this is the media type of a layer: how it is packed, its first bytes say.

@@ -357,11 +357,7 @@ fn image_of(entry: &Entry, parts: &Parts) -> Result<Option<ImageManifest>> {
     for _ in 0..INDEX_DEPTH {
         match image::parse(&entry.layout.read(&desc)?, &image::media_type(&desc))? {
             Document::Manifest(manifest) => {
-                let is_image = matches!(
-                    image::media_type(manifest.config()).as_str(),
-                    "application/vnd.oci.image.config.v1+json"
-                        | "application/vnd.docker.container.image.v1+json"
-                );
+                let is_image = image::is_config(&image::media_type(manifest.config()));
                 return Ok(is_image.then_some(*manifest));
             }
             Document::Index(mut index) => {

@@ -44,6 +44,20 @@ prop_compose! {
     }
 }
 
+#[test]
+fn an_artifact_is_no_image() {
+    let chosen = |artifact: &str| {
+        let mut desc = desc(b"1", MANIFEST);
+        desc["artifactType"] = json!(artifact);
+        let bytes = json!({"schemaVersion": 2, "manifests": [desc]}).to_string();
+        let Document::Index(index) = parse(bytes.as_bytes(), INDEX).unwrap() else { panic!() };
+        select(&index, &"linux/amd64".parse().unwrap()).is_some()
+    };
+    assert!(!chosen("application/spdx+json"));
+    // So does a registry call an image in its list of referrers.
+    assert!(chosen("application/vnd.oci.image.config.v1+json"));
+}
+
 proptest! {
     #[test]
     fn a_manifest_is_read_in_any_order((fields, layers) in manifest(), seed in 0usize..9) {

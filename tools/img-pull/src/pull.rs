@@ -142,8 +142,9 @@ impl Pull<'_> {
         let mut parts = Parts::default();
         let target = self.collect(registry, path, &desc, bytes, &mut parts, INDEX_DEPTH)?;
         self.progress.begin(name, parts.blobs.values().map(|blob| blob.size));
-        // Chosen from an index, it is for the right platform. Else its config says what it is for.
-        let chosen = target.digest() != desc.digest() || self.all_platforms;
+        // Chosen by its platform, it is for the right one. Else its config says what it is for.
+        let chosen = target.digest() != desc.digest() && target.platform().is_some();
+        let chosen = chosen || self.all_platforms;
         if self.platform.is_some() && !chosen {
             let (configs, layers) = parts.blobs.into_iter().partition(|(_, blob)| blob.config);
             blobs::fetch(writing, registry, path, configs, self.progress)?;
@@ -194,6 +195,7 @@ impl Pull<'_> {
         };
         if self.all_platforms {
             for member in index.manifests() {
+                image::ensure_known(member)?;
                 if !parts.seen.contains(&image::digest(member)?) {
                     let bytes = self.member(registry, path, member)?;
                     self.collect(registry, path, member, bytes, parts, depth - 1)?;

@@ -84,6 +84,7 @@ impl Image {
             Document::Index(_) if depth == 0 => bail!("indexes nest deeper than {INDEX_DEPTH}"),
             Document::Index(index) => {
                 for member in index.manifests() {
+                    image::ensure_known(member)?;
                     self.add(layout, member, depth - 1, bytes_seen)?;
                 }
             }
@@ -94,8 +95,8 @@ impl Image {
 
     fn add_blob(&mut self, layout: &Layout, blob: &Descriptor) -> Result<()> {
         let (digest, size) = (image::digest(blob)?, blob.size());
-        // What is not to be handed on is at its URLs: image-spec, layer.md, Non-Distributable Layers.
-        if blob.urls().as_ref().is_some_and(|urls| !urls.is_empty()) {
+        let urls = blob.urls().as_ref().is_some_and(|urls| !urls.is_empty());
+        if urls && image::may_be_elsewhere(blob) {
             return Ok(());
         }
         if let Some(other) = self.blobs.insert(digest, size) {

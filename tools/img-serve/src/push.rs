@@ -220,7 +220,7 @@ impl Checked<'_> {
         match document {
             Document::Manifest(manifest) => {
                 self.desc(manifest.config())?;
-                let layers = manifest.layers().iter().filter(|desc| !may_be_elsewhere(desc));
+                let layers = manifest.layers().iter().filter(|desc| !image::may_be_elsewhere(desc));
                 layers.into_iter().try_for_each(|desc| self.desc(desc).map(drop))
             }
             Document::Index(index) => {
@@ -268,11 +268,6 @@ impl Checked<'_> {
 }
 
 /// Returns whether a layer need not be here: image-spec, layer.md, Non-Distributable Layers.
-fn may_be_elsewhere(desc: &Descriptor) -> bool {
-    let media_type = image::media_type(desc);
-    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
-}
-
 /// Deletes a tag, or a manifest with all the tags that the repository has for it.
 pub fn delete_manifest(
     shelf: &Shelf,
