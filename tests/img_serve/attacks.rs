@@ -165,6 +165,22 @@ fn a_crowd_that_says_nothing_keeps_nobody_out() {
 }
 
 #[test]
+fn those_who_speak_slowly_do_not_keep_manifests_out() {
+    let t = Sandbox::with_image("app:1");
+    let server = Server::start(&t, "--writable --stall 1h");
+    let slow: Vec<TcpStream> = (0..50)
+        .map(|i| {
+            let mut stream = server.connect();
+            let head = format!("PUT /v2/x{i}/manifests/t HTTP/1.1\r\nHost: x\r\n");
+            stream.write_all(format!("{head}Content-Length: 100000\r\n\r\n{{").as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    t.sh(&format!("img-push -q --stall 30s app:1 {}/app:2 | wc -l", server.address)).prints("1\n");
+    drop(slow);
+}
+
+#[test]
 fn few_file_descriptors_are_enough() {
     let t = Sandbox::with_image("app:1");
     let server = Server::started_by(

@@ -1,5 +1,7 @@
 //! Users and TLS.
 
+use std::io::Write;
+
 use sandbox::image::{busybox, sha256};
 use sandbox::{Sandbox, lacks};
 
@@ -53,6 +55,23 @@ fn a_stranger_learns_nothing() {
     ))
     .is_silent();
     assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn who_hangs_up_leaves_no_check_behind_that_nobody_counts() {
+    let t = Sandbox::with_image("app:1");
+    // Of cost 12: a quarter of a second each.
+    t.write("users", "user:$2b$12$eYUI9A8RLjd7U6PHSImtzO6RfPqh7yF5ouXbigT3wtQj5AfQds7AS\n");
+    let server = Server::start(&t, "--htpasswd users");
+    for _ in 0..60 {
+        let mut stream = server.connect();
+        let wrong = "GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization: Basic dXNlcjp3cm9uZw==\r\n\r\n";
+        stream.write_all(wrong.as_bytes()).unwrap();
+        // Long enough to be read.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().count();
+    assert!(threads < 16, "{threads} threads");
 }
 
 #[test]

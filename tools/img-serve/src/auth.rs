@@ -42,7 +42,7 @@ pub struct Htpasswd {
     read: Mutex<Option<(Stamp, Arc<Users>)>>,
     known: Mutex<HashSet<[u8; 32]>>,
     checks: Arc<Semaphore>,
-    waiting: Semaphore,
+    waiting: Arc<Semaphore>,
 }
 
 /// The users, and their hashes.
@@ -60,7 +60,7 @@ impl Htpasswd {
             read: Mutex::default(),
             known: Mutex::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
-            waiting: Semaphore::new(WAITING),
+            waiting: Arc::new(Semaphore::new(WAITING)),
         };
         htpasswd.users()?;
         Ok(htpasswd)
@@ -115,12 +115,16 @@ impl Htpasswd {
         if real.is_some() && known(&self.known) {
             return Ok(user);
         }
-        let Ok(_place) = self.waiting.try_acquire() else {
+        let Ok(place) = self.waiting.clone().try_acquire_owned() else {
             let message = "too many passwords at a time";
             return Err(Problem::from(error(Code::TooManyRequests, message)));
         };
-        let _turn = self.checks.acquire().await.map_err(|err| anyhow!(err))?;
-        let checked = spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false));
+        let turn = self.checks.clone().acquire_owned().await.map_err(|err| anyhow!(err))?;
+        let checked = spawn_blocking(move || {
+            // Whoever hangs up ends the wait, and not the check.
+            let _held = (place, turn);
+            bcrypt::verify(password, &hash).unwrap_or(false)
+        });
         let right = checked.await.map_err(|err| anyhow!(err))?;
         if real.is_none() || !right {
             return Err(Problem::from(challenge()));

@@ -5,7 +5,7 @@
 //! up; what it has sent stays, and it can go on from there.
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use bytes::Bytes;
@@ -13,11 +13,15 @@ use common::layout::NewBlob;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::Incoming;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::answer::{Code, Problem, error_as, refuse};
 use crate::uploads::Upload;
+
+/// The most bytes of a document for which there is always room.
+const SMALL: usize = 32 << 10;
 
 /// How much is written at a time.
 const BATCH: usize = 256 << 10;
@@ -43,19 +47,28 @@ async fn piece(body: &mut Incoming, stall: Duration) -> Result<Option<Bytes>, Pr
 }
 
 /// Reads a whole body of at most `limit` bytes, or returns nothing if it has more.
-pub async fn document(
+///
+/// A large one waits for `room`, which it has until it is dropped, and must come within four times
+/// `stall`: nobody who speaks slowly keeps the others out.
+pub async fn document<'a>(
     mut body: Incoming,
     limit: usize,
     stall: Duration,
-) -> Result<Option<Vec<u8>>, Problem> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = piece(&mut body, stall).await? {
+    room: &'a Semaphore,
+) -> Result<Option<(Vec<u8>, Option<SemaphorePermit<'a>>)>, Problem> {
+    let (mut bytes, mut place, mut end) = (Vec::new(), None, None);
+    loop {
+        let left = end.map_or(stall, |end: Instant| stall.min(end - Instant::now()));
+        let Some(piece) = piece(&mut body, left).await? else { return Ok(Some((bytes, place))) };
         if bytes.len() + piece.len() > limit {
             return Ok(None);
         }
+        if place.is_none() && bytes.len() + piece.len() > SMALL {
+            place = Some(room.acquire().await.map_err(|err| anyhow!(err))?);
+            end = Some(Instant::now() + 4 * stall);
+        }
         bytes.extend_from_slice(&piece);
     }
-    Ok(Some(bytes))
 }
 
 /// Adds a body to an upload. With `expected`, it must have so many bytes.

@@ -33,7 +33,7 @@ const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 /// What somebody hears who would write where nobody may.
 const READ_ONLY: &str = "this registry is read-only";
 
-/// How many manifests are in memory at a time on their way in.
+/// How many large manifests are in memory at a time on their way in.
 const MANIFESTS: usize = 8;
 
 /// A layout, and the rules under which it is served.
@@ -230,11 +230,9 @@ impl Site {
         if length(&asked.headers).is_some_and(|length| length >= push::manifest_limit() as u64) {
             return too_large();
         }
-        let _permit = self.manifests.acquire().await.map_err(|err| anyhow!(err))?;
         let limit = push::manifest_limit() - 1;
-        let Some(bytes) = receive::document(body, limit, self.stall).await? else {
-            return too_large();
-        };
+        let read = receive::document(body, limit, self.stall, &self.manifests).await?;
+        let Some((bytes, _room)) = read else { return too_large() };
         let media_type = text(&asked.headers, CONTENT_TYPE)
             .map(|media_type| media_type.split(';').next().unwrap_or_default().trim().to_owned());
         let site = self.clone();
