@@ -26,6 +26,9 @@ use crate::error::At;
 /// The most bytes of an extended attribute, and of the list of their names: xattr(7).
 const XATTR_MOST: usize = 64 << 10;
 
+/// How many links are followed, as the kernel has it.
+const LINKS: usize = 40;
+
 /// Whom a file belongs to.
 type Owner = (Uid, Gid);
 
@@ -122,11 +125,22 @@ pub fn make_dirs(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Returns what a path leads to: a link stays, and the file that it names is made or replaced.
+pub fn behind_links(path: &Path) -> Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match path.read_link() {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Ok(path), // no link, or not there
+        }
+    }
+    bail!("{}: too many links", path.display())
+}
+
 /// Puts a file in place, whole, where there may be another; the last of several who do is right.
 ///
-/// Its mode is `mode`, as far as the umask lets it be. Of a symlink the target is replaced.
+/// Its mode is `mode`, as far as the umask lets it be. Where root replaces a user's file, it stays the user's.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let Some(name) = path.file_name() else { bail!("{}: no name of a file", path.display()) };
     let mut new = OsStr::new(".").to_owned();
     new.push(name);
@@ -136,6 +150,10 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let write = || {
         let _ = std::fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        if let Ok(old) = std::fs::symlink_metadata(path) {
+            // Nobody else may give files away, nor need to.
+            let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
+        }
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&new, path)

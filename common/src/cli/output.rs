@@ -14,9 +14,6 @@ use super::{temporary, tool};
 use crate::error::{At, Hint, Usage};
 use crate::tree;
 
-/// How many links are followed, as the kernel has it.
-const LINKS: usize = 40;
-
 /// Where a result goes.
 #[derive(Debug)]
 pub enum Output {
@@ -48,7 +45,7 @@ impl Output {
             }
             _ => {}
         }
-        let path = behind_links(path)?;
+        let path = tree::behind_links(path)?;
         let dir = tree::above(&path).to_owned();
         Ok(Output::File { path, dir })
     }
@@ -94,18 +91,6 @@ impl Output {
         }
         tree::sync_above(&path)
     }
-}
-
-/// Returns what a path leads to: a link stays, and the file that it names is made or replaced.
-fn behind_links(path: &Path) -> Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS {
-        match path.read_link() {
-            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
-            Err(_) => return Ok(path), // no link, or not there
-        }
-    }
-    bail!("{}: too many links", path.display())
 }
 
 fn stdout(option: &str) -> Result<Output> {

@@ -25,7 +25,7 @@ use std::sync::mpsc::{self, Sender};
 use anyhow::{Context, Error, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::At;
 use crate::reference::DOCKER_HUB;
@@ -145,13 +145,21 @@ impl Files {
         Files { paths: Vec::new(), required: false, helpers: Helpers::default() }
     }
 
+    /// Returns the first file that is there, and not for us to read.
+    pub fn closed(&self) -> Option<&Path> {
+        let denied = |path: &Path| {
+            File::open(path).is_err_and(|err| err.kind() == ErrorKind::PermissionDenied)
+        };
+        self.paths.iter().map(PathBuf::as_path).find(|path| !is_run(path) && denied(path))
+    }
+
     /// Returns what there is for a repository of the registry `domain`.
     pub fn find(&self, domain: &str, path: &str) -> Result<Option<Credentials>> {
         for file in &self.paths {
             let text = match read(file) {
                 Ok(text) => text,
                 Err(err) if err.kind() == ErrorKind::NotFound && !self.required => continue,
-                // Podman's directory below /run is closed to others than its owner.
+                // Another user's, whose HOME this is, or podman's below /run.
                 Err(err) if err.kind() == ErrorKind::PermissionDenied && !self.required => continue,
                 Err(err) => return Err(err).at(file),
             };
@@ -165,28 +173,60 @@ impl Files {
     }
 }
 
+/// Returns whether a file is podman's below /run, which is closed to others than its owner: it may
+/// be root's, or of the user whose XDG_RUNTIME_DIR we have.
+fn is_run(path: &Path) -> bool {
+    path.starts_with("/run")
+}
+
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     File::open(path)?.take(LIMIT).read_to_end(&mut text)?;
     Ok(text)
 }
 
+// To Go, which reads these files elsewhere, null is what is not there.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Config {
+    #[serde(deserialize_with = "map")]
     auths: BTreeMap<String, Entry>,
+    #[serde(deserialize_with = "map")]
     cred_helpers: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
     creds_store: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Entry {
+    #[serde(deserialize_with = "or_default")]
     auth: String,
+    #[serde(deserialize_with = "or_default")]
     username: String,
+    #[serde(deserialize_with = "or_default")]
     password: String,
+    #[serde(deserialize_with = "or_default")]
     identitytoken: String,
+    #[serde(deserialize_with = "or_default")]
     registrytoken: String,
+}
+
+fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn map<'de, T, D>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let map: BTreeMap<String, Option<T>> = or_default(deserializer)?;
+    Ok(map.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect())
 }
 
 impl Config {
@@ -201,23 +241,37 @@ impl Config {
     }
 
     fn find(&self, domain: &str, path: &str, helpers: &Helpers) -> Result<Option<Credentials>> {
-        let helper = self.cred_helpers.iter().find(|(key, _)| is_for(key, domain));
-        if let Some((key, helper)) = helper {
+        let own = self.own_helper(domain);
+        if let Some((key, helper)) = own.filter(|(_, helper)| !helper.is_empty()) {
             return helpers.ask(helper, key);
         }
-        // The entry for the longest part of the repository's name is the one that is meant.
+        // The entry for the longest part of the repository's name is the one that is meant, and of
+        // two for the registry the one that is called as docker calls it.
         let entries = self.auths.iter().filter_map(|(key, entry)| {
-            let part = matched(key, domain, path)?;
-            entry.credentials().with_context(|| format!("{key:?}")).transpose().map(|it| (part, it))
+            let rank = (matched(key, domain, path)?, key == key_of(domain));
+            entry.credentials().with_context(|| format!("{key:?}")).transpose().map(|it| (rank, it))
         });
-        if let Some((_, found)) = entries.max_by_key(|(part, _)| *part) {
+        if let Some((_, found)) = entries.max_by_key(|(rank, _)| *rank) {
             return found.map(Some);
         }
-        if self.creds_store.is_empty() {
+        if self.creds_store.is_empty() || own.is_some() {
             return Ok(None);
         }
-        helpers.ask(&self.creds_store, if domain == DOCKER_HUB { HUB_KEY } else { domain })
+        helpers.ask(&self.creds_store, key_of(domain))
     }
+
+    /// Returns what a registry's entry for a helper of its own is called, and the helper; an empty one
+    /// says that the registry has none.
+    fn own_helper(&self, domain: &str) -> Option<(&str, &str)> {
+        let mut helpers = self.cred_helpers.iter();
+        let (key, helper) = helpers.find(|(key, _)| is_for(key, domain))?;
+        Some((key, helper))
+    }
+}
+
+/// Returns what docker calls a registry in its files.
+fn key_of(domain: &str) -> &str {
+    if domain == DOCKER_HUB { HUB_KEY } else { domain }
 }
 
 /// Returns how much of `domain/path` the key of an entry covers, if it does.
@@ -310,6 +364,31 @@ mod tests {
         assert_eq!(find(json, "r.io", "team/app2"), password("b", "b"));
         let one = r#"{"auths": {"r.io/team": {"auth": "Yjpi"}}}"#;
         assert_eq!(find(one, "r.io", "app"), None);
+    }
+
+    #[test]
+    fn of_two_entries_for_a_registry_docker_s_own_decides() {
+        let json = r#"{"auths": {"https://r.io/v1/": {"auth": "YTph"}, "r.io": {"auth": "Yjpi"}}}"#;
+        assert_eq!(find(json, "r.io", "app"), password("b", "b"));
+        let json = r#"{"auths": {"a.io": {"auth": "YTph"}, "http://a.io": {"auth": "Yjpi"}}}"#;
+        assert_eq!(find(json, "a.io", "app"), password("a", "a"));
+    }
+
+    #[test]
+    fn null_is_what_is_not_there() {
+        let json = r#"{"auths": {"other": {"auth": null}, "none": null, "r.io": {"auth": "dTpw",
+            "identitytoken": null}}, "credHelpers": null, "credsStore": null}"#;
+        assert_eq!(find(json, "r.io", "app"), password("u", "p"));
+        assert_eq!(find(json, "none", "app"), None);
+        assert_eq!(find(r#"{"auths": null}"#, "r.io", "app"), None);
+    }
+
+    #[test]
+    fn an_empty_helper_is_none() {
+        let json = r#"{"auths": {"r.io": {"auth": "dTpw"}}, "credHelpers": {"r.io": "", "s.io": ""},
+            "credsStore": "that-is-not-asked"}"#;
+        assert_eq!(find(json, "r.io", "app"), password("u", "p"));
+        assert_eq!(find(json, "s.io", "app"), None);
     }
 
     #[test]

@@ -8,16 +8,16 @@ use std::fmt::{self, Display};
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Config, Credentials, Files, HUB_KEY, LIMIT, helper, is_for, read};
+use super::{Config, Credentials, Files, LIMIT, helper, is_for, is_run, key_of, read};
 use crate::error::{At, Hint};
 use crate::reference::{DOCKER_HUB, Reference};
 use crate::tree;
@@ -39,8 +39,7 @@ impl Scope {
     fn key(&self) -> String {
         match (&self.path, self.domain.as_str()) {
             (Some(path), domain) => format!("{domain}/{path}"),
-            (None, DOCKER_HUB) => HUB_KEY.into(),
-            (None, domain) => domain.into(),
+            (None, domain) => key_of(domain).into(),
         }
     }
 
@@ -178,9 +177,9 @@ impl Files {
 impl Config {
     /// Returns the helper that keeps what is for a registry, and its name for that.
     fn helper(&self, scope: &Scope) -> Option<(String, String)> {
-        let own = self.cred_helpers.iter().find(|(key, _)| is_for(key, &scope.domain));
-        match own {
-            Some((key, program)) => Some((program.clone(), key.clone())),
+        match self.own_helper(&scope.domain) {
+            Some((_, "")) => None,
+            Some((key, program)) => Some((program.into(), key.into())),
             None if self.creds_store.is_empty() => None,
             None => {
                 let whole = Scope { path: None, ..scope.clone() };
@@ -210,10 +209,8 @@ impl Credentials {
 fn config(path: &Path) -> Result<Option<Config>> {
     match read(path) {
         Ok(text) => Config::parse(&text).at(path).map(Some),
-        // Podman's directory below /run is closed to others than its owner.
-        Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
-            Ok(None)
-        }
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+        Err(err) if err.kind() == ErrorKind::PermissionDenied && is_run(path) => Ok(None),
         Err(err) => Err(err).at(path),
     }
 }
@@ -221,7 +218,10 @@ fn config(path: &Path) -> Result<Option<Config>> {
 /// Changes the entries of a file, which is made if need be; `change` returns whether it did something.
 fn edit(path: &Path, change: impl FnOnce(&mut Object) -> Result<bool>) -> Result<()> {
     // The lock is for the file, not for a link to it.
-    let path: PathBuf = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = tree::behind_links(path)?;
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        bail!("{}: not a regular file", path.display());
+    }
     let dir = tree::above(&path);
     if !dir.try_exists().at(dir)? {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).at(dir)?;
@@ -422,6 +422,26 @@ mod tests {
         files.store(&"r.io".parse().unwrap(), "u", "p").unwrap();
         assert!(dir.path().join("a").is_symlink());
         assert!(std::fs::read_to_string(dir.path().join("dots/b")).unwrap().contains("dTpw"));
+    }
+
+    #[test]
+    fn a_link_to_what_is_not_there_yet_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("dots")).unwrap();
+        std::os::unix::fs::symlink("dots/b", dir.path().join("a")).unwrap();
+        let files = Files { paths: vec![dir.path().join("a")], ..Files::none() };
+        files.store(&"r.io".parse().unwrap(), "u", "p").unwrap();
+        assert!(dir.path().join("a").is_symlink());
+        assert!(dir.path().join("dots/b").is_file());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.path().join("a")).unwrap();
+        let files = Files { paths: vec![dir.path().join("a")], ..Files::none() };
+        let err = files.store(&"r.io".parse().unwrap(), "u", "p").unwrap_err();
+        assert_eq!(crate::error::line(&err), "/dev/null: not a regular file");
     }
 
     #[test]

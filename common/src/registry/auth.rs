@@ -163,7 +163,10 @@ impl At<'_> {
         let refused = Err(anyhow!(what));
         match self.rights {
             Rights::Enter => refused, // they were just given
-            _ => refused.hint(|| login(self.domain)),
+            _ => refused.hint(|| match self.options.files.closed() {
+                Some(file) => format!("{}: we may not read it; or --creds USER", file.display()),
+                None => login(self.domain),
+            }),
         }
     }
 
