@@ -10,7 +10,7 @@ use rustls::AlertDescription as Alert;
 use url::Url;
 
 use crate::error::Hint;
-use crate::registry::http::place;
+use crate::registry::http::{is_loopback, place};
 
 /// A request that got no response, or a response that broke off.
 #[derive(Debug)]
@@ -107,9 +107,24 @@ impl Failure {
             Kind::Stranger => result.hint(|| {
                 format!("ours goes to /etc/docker/certs.d/{place}/client.cert, and client.key")
             }),
+            Kind::Refused | Kind::Unknown if !is_loopback(url) => match proxy(url.scheme()) {
+                Some(var) => {
+                    result.hint(|| format!("{var} is set: it may be the proxy that is not there"))
+                }
+                None => result,
+            },
             _ => result,
         }
     }
+}
+
+/// Returns the variable that names a proxy for URLs of a scheme, if one is set.
+fn proxy(scheme: &str) -> Option<&'static str> {
+    let vars = match scheme {
+        "https" => ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+        _ => ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+    };
+    vars.into_iter().find(|var| std::env::var_os(var).is_some_and(|value| !value.is_empty()))
 }
 
 fn of_tls(err: &rustls::Error) -> (Kind, String) {

@@ -155,6 +155,10 @@ impl Http {
                 .post(url.as_str())
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form.clone()),
+            // Without a length Google's registries answer 411: distribution-spec, pushing blobs.
+            None if request.method == Method::Post => {
+                client.post(url.as_str()).header(header::CONTENT_LENGTH, 0)
+            }
             None => client.request(request.method.name(), url.as_str()),
         };
         // What a proxy on the way unpacks has another digest.

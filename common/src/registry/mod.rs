@@ -30,6 +30,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
@@ -399,13 +400,20 @@ fn hop(from: &Url, location: &str, verify: bool) -> Result<Url> {
         return refuse("which is plain HTTP").hint(|| "--tls-verify=false if that is meant".into());
     }
     // A registry elsewhere has no business with what only this machine or its link can reach.
-    let local = http::is_loopback(&next)
-        || match next.host() {
-            Some(Host::Ipv4(it)) => it.is_link_local() || it.is_unspecified(),
-            Some(Host::Ipv6(it)) => it.is_unicast_link_local() || it.is_unspecified(),
-            _ => false,
-        };
-    if local && from.host() != next.host() && !http::is_loopback(from) {
+    let local = |address: IpAddr| match address.to_canonical() {
+        IpAddr::V4(it) => it.is_loopback() || it.is_link_local() || it.is_unspecified(),
+        IpAddr::V6(it) => it.is_loopback() || it.is_unicast_link_local() || it.is_unspecified(),
+    };
+    let is_local = match next.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(it)) => local(it.into()),
+        Some(Host::Ipv6(it)) => local(it.into()),
+        None => false,
+    };
+    if is_local && from.host() != next.host() && !http::is_loopback(from) {
         return refuse("which is for this machine alone");
     }
     // reqwest would make a password of it.

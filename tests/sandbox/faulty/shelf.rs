@@ -29,6 +29,10 @@ impl Shelf {
         let mut state = self.0.lock().unwrap();
         let query = asked.target.split_once('?').map_or("", |(_, query)| query);
         match (asked.method.as_str(), asked.upload(), asked.manifest()) {
+            // As Google's registries answer, and as the specification wants it.
+            ("POST", Some(""), _) if asked.header("content-length").is_none() => {
+                Some(Reply::new(411, ""))
+            }
             ("POST", Some(""), _) => {
                 state.begun += 1;
                 let id = state.begun.to_string();
