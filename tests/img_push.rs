@@ -240,6 +240,29 @@ fn a_file_can_have_the_digest() {
 }
 
 #[test]
+fn the_digest_goes_into_a_pipe_as_well() {
+    let Some(t) = with_registry() else { return };
+    t.sh("mkfifo pipe; cat pipe >digest & img-push -q --digest-file pipe app $REGISTRY/app:1 >name; wait
+         sed s/.*@// name | cmp - digest; test -p pipe")
+        .is_silent();
+    t.sh("img-push -q --digest-file /dev/stdout app $REGISTRY/app:1 | head -1 | cmp - digest")
+        .is_silent();
+}
+
+#[test]
+fn what_is_named_by_digest_alone_gets_no_tag() {
+    let Some(t) = with_registry() else { return };
+    t.registry().add(busybox(), "app", "latest");
+    let other = large("other", 1);
+    t.registry().add(&other, "app", "1");
+    let name = format!("{}/app", t.registry().address());
+    t.sh(&format!("img-pull -q $REGISTRY/app@{0} | img-push -q -", other.digest))
+        .prints(&format!("{name}@{}\n", other.digest));
+    t.sh("rm -r $TARE_ROOT/images; img-pull -q $REGISTRY/app")
+        .prints(&format!("{name}:latest@{}\n", busybox().digest));
+}
+
+#[test]
 fn a_layer_that_is_not_to_be_handed_on_is_not_sent() {
     let Some(t) = with_registry() else { return };
     let mut manifest = busybox().manifest();

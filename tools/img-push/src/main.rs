@@ -8,7 +8,8 @@ mod image;
 mod near;
 mod push;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 use clap::Parser;
 use common::cli::progress::{Progress, Style, Words};
 use common::cli::registry::Access;
-use common::cli::{self, Found, Operand, Root};
+use common::cli::{self, Found, Operand, Output, Root};
 use common::confine::{Allowed, confine};
 use common::digest::Digest;
 use common::error::{At, Hint, Usage, find};
@@ -25,7 +26,6 @@ use common::platform::Platform;
 use common::reference::Reference;
 use common::registry::{Options, Registry};
 use common::store::Store;
-use common::tree;
 
 use compress::{Compression, Packed};
 use image::Image;
@@ -88,8 +88,12 @@ fn run(args: Args) -> Result<()> {
     cli::on_interrupt(|| ())?;
     let options = args.access.options(&progress)?;
 
+    let digest_file = args.digest_file.as_deref();
+    let digest_file = digest_file.map(|path| Output::new(Some(path), "--digest-file FILE"));
+    let mut digest_file = digest_file.transpose()?;
+    let dir = digest_file.as_ref().and_then(|file| file.dir().map(Path::to_owned));
     let mut write = vec![cache.as_path()];
-    if let Some(dir) = args.digest_file.as_deref().map(tree::above) {
+    if let Some(dir) = &dir {
         std::fs::metadata(dir).at(dir)?; // or it would be missed when all is done
         write.push(dir);
     }
@@ -104,7 +108,12 @@ fn run(args: Args) -> Result<()> {
     for operand in &operands {
         let pushed = push(&args, operand, &store, &mut registry, &options, &progress);
         match pushed.inspect_err(|_| progress.clear()) {
-            Ok((dest, digest)) => cli::result(dest.at(&digest))?,
+            Ok((dest, digest)) => {
+                if let Some(file) = digest_file.take() {
+                    file.write(|mut file, place| writeln!(file, "{digest}").at(place))?;
+                }
+                cli::result(dest.at(&digest))?;
+            }
             Err(err) if args.all_tags => {
                 cli::report(&err);
                 failed = true;
@@ -128,6 +137,8 @@ fn push<'a>(
     found.mark_used(store);
     let dest = match (&args.dest, &found.name) {
         (Some(dest), _) => dest.clone(),
+        // To push one as `latest` is not what a digest asks for.
+        (None, Some(name)) if name.tag().is_none() && name.digest().is_some() => name.clone(),
         (None, Some(name)) => name.with_tag(name.tag().unwrap_or("latest"))?,
         (None, None) => {
             let err = Error::new(Usage(format!("{operand}: it has no name: push it where?")));
@@ -152,9 +163,6 @@ fn push<'a>(
     Push { registry, dest: &dest, near: &near, progress }
         .push(&image)
         .with_context(|| dest.to_string())?;
-    if let Some(path) = &args.digest_file {
-        tree::replace(path, format!("{digest}\n").as_bytes(), 0o666)?;
-    }
     Ok((dest, digest))
 }
 
