@@ -151,7 +151,7 @@ fn age(top: &Path) {
 /// Returns all that is known of what is in a tree, but for who is whose link: that is the first path.
 fn look(top: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
-    let mut first = HashMap::new();
+    let mut names_of: HashMap<_, Vec<PathBuf>> = HashMap::new();
     let mut todo = vec![PathBuf::new()];
     while let Some(path) = todo.pop() {
         let full = top.join(&path);
@@ -190,11 +190,16 @@ fn look(top: &Path) -> BTreeMap<PathBuf, String> {
                 fs::read_dir(&full).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             names.sort_unstable_by(|a, b| b.cmp(a));
             todo.extend(names.iter().map(|name| path.join(name)));
-        } else if meta.nlink() > 1 {
-            let first = first.entry((meta.dev(), meta.ino())).or_insert(path.clone());
-            line += &format!(" = {first:?}");
+        } else {
+            names_of.entry((meta.dev(), meta.ino())).or_default().push(path.clone());
         }
         found.insert(path, line);
+    }
+    // By the names that are seen: an overlay says how many links the file below it has.
+    for names in names_of.values().filter(|names| names.len() > 1) {
+        for name in names {
+            *found.get_mut(name).unwrap() += &format!(" = {:?}", names[0]);
+        }
     }
     found
 }
