@@ -168,6 +168,26 @@ fn an_empty_directory_is_used_as_it_is() {
 }
 
 #[test]
+fn of_two_into_one_empty_directory_the_second_leaves_it_to_the_first() {
+    let t = Sandbox::with_image("app");
+    for (option, listed) in [("", "config.json\nrootfs\n"), ("--rootfs", "bin\netc\n")] {
+        // The cache is made when the place is taken, before the image's name is read.
+        t.sh(&format!(
+            "rm -rf out in $TARE_ROOT/cache; mkdir out; mkfifo in
+             img-unpack {option} - out <in & exec 3>in
+             until [ -d $TARE_ROOT/cache ]; do sleep 0.01; done
+             img-unpack {option} app out 3>&-; echo $?
+             echo app >&3; exec 3>&-; wait; ls out | head -n 2"
+        ))
+        .outputs(
+            &format!("1\n./out\n{listed}"),
+            "img-unpack: out: another img-unpack is unpacking there\n",
+            0,
+        );
+    }
+}
+
+#[test]
 fn what_is_there_is_not_touched() {
     let t = Sandbox::with_image("app");
     let hint = "hint: it takes a directory that is empty, or that does not exist yet\n";
