@@ -298,6 +298,35 @@ fn a_layout_directory_is_pruned_by_its_name() {
 }
 
 #[test]
+fn a_strangers_layout_has_nothing_removed_elsewhere_and_nobody_waits_for_it() {
+    let t = Sandbox::new();
+    image(2001).copy_to(&t.path("work/out"), "v1");
+    let prune = "timeout 60 img-prune -aq --keep 9 --layout out";
+    t.sh(&format!(
+        "mkdir victim; touch victim/new-report.txt victim/old; ln -s ../victim out/.partial
+         img-tag ./out:v1 v2 >line && {prune}; ls victim"
+    ))
+    .prints("new-report.txt\nold\n");
+    // Nor are all blobs taken for what was left on its way in.
+    t.sh(&format!(
+        "rm out/.partial; ln -s blobs/sha256 out/.partial; {prune}; ls out/blobs/sha256 | wc -l"
+    ))
+    .prints("4\n");
+    t.sh(&format!(
+        "rm out/.partial; mkdir out/.partial; mkfifo out/.partial/new-x
+         timeout 60 img-tag ./out:v1 v3 >line && {prune}; ls out/.partial; rm -r out/.partial"
+    ))
+    .prints("new-x\n");
+    t.sh(&format!(
+        "mkdir -p other/sha256; hex=$(printf x | sha256sum | cut -c -64); echo theirs >other/sha256/$hex
+         mv out/blobs/sha256 own; ln -s ../../other/sha256 out/blobs/sha256
+         {prune}; cat other/sha256/$hex"
+    ))
+    .says("a symlink that leaves the layout")
+    .ends_with("theirs\n");
+}
+
+#[test]
 fn on_a_terminal_it_asks_first() {
     if sandbox::lacks(&["script"]) {
         return;

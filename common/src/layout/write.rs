@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::Descriptor;
 
+use super::partial::{self, PARTIAL, Partial};
 use super::{CHOSEN_FROM, Index, Layout, blob_path};
 use crate::digest::{Digest, Hashed, Hasher};
 use crate::error::At;
@@ -29,9 +30,6 @@ use crate::tree::{self, sync_dir};
 
 /// How many blobs a writer that gives up takes back: more than an archive of images holds. The rest is img-prune's.
 const ADDED: usize = 1 << 16;
-
-/// Where blobs lie until they are whole.
-pub(super) const PARTIAL: &str = ".partial";
 
 /// Makes an empty layout in `dir`, or finds that somebody else just did.
 pub(super) fn create(dir: PathBuf) -> Result<Layout> {
@@ -56,7 +54,7 @@ pub(super) fn create(dir: PathBuf) -> Result<Layout> {
 pub struct Writing<'a> {
     layout: &'a Layout,
     unfinished: Unfinished,
-    partial: Arc<Partial>,
+    partial: Arc<Place>,
     /// Locked, shared, until it is dropped.
     _lock: File,
 }
@@ -66,8 +64,8 @@ impl<'a> Writing<'a> {
         let path = layout.dir.join("oci-layout");
         let lock = File::open(&path).at(&path)?;
         lock.lock_shared().at(&path)?;
-        let partial = Arc::new(Partial(layout.dir.join(PARTIAL)));
-        collect(&partial.0)?;
+        let partial = Arc::new(Place(layout.dir.join(PARTIAL)));
+        collect(layout);
         Ok(Writing { layout, unfinished: Unfinished::default(), partial, _lock: lock })
     }
 
@@ -128,10 +126,10 @@ impl<'a> Writing<'a> {
                 let _ = fs::remove_file(&path);
                 return Ok(None);
             }
-            let file = match open_partial(&path) {
+            let file = match partial::open(&path) {
                 // Somebody finished a blob and removed the directory, empty then.
                 Err(err) if err.kind() == ErrorKind::NotFound => {
-                    make_dir(&self.partial.0)?;
+                    partial::make(&self.partial.0)?;
                     continue;
                 }
                 file => file.at(&path)?,
@@ -149,7 +147,7 @@ impl<'a> Writing<'a> {
     pub fn new_blob(&self) -> Result<NewBlob<'a>> {
         let dir = &self.partial.0;
         loop {
-            make_dir(dir)?;
+            partial::make(dir)?;
             let file = match tempfile::Builder::new()
                 .prefix("new-")
                 .permissions(blob_mode())
@@ -218,7 +216,7 @@ impl<'a> Writing<'a> {
     }
 
     fn partial(&self, name: &str) -> Result<PathBuf> {
-        make_dir(&self.partial.0)?;
+        partial::make(&self.partial.0)?;
         Ok(self.partial.0.join(name))
     }
 
@@ -230,9 +228,9 @@ impl<'a> Writing<'a> {
 }
 
 /// Where blobs lie until they are whole, for as long as the writer or one of its blobs is there.
-struct Partial(PathBuf);
+struct Place(PathBuf);
 
-impl Drop for Partial {
+impl Drop for Place {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0); // if it is empty now
     }
@@ -271,7 +269,7 @@ impl Unfinished {
 struct Listed {
     path: PathBuf,
     list: Unfinished,
-    _partial: Arc<Partial>,
+    _partial: Arc<Place>,
 }
 
 impl Drop for Listed {
@@ -528,6 +526,7 @@ fn publish(layout: &Layout, file: &File, listed: &Listed, digest: &Digest) -> Re
     let (path, target) = (&listed.path, layout.dir.join(blob_path(digest)));
     let publish = || {
         file.sync_all().at(path)?;
+        layout.open_dir(&format!("blobs/{}", digest.algorithm()))?; // it may be a link elsewhere
         match fs::rename(path, &target) {
             Err(err) if err.kind() == ErrorKind::NotFound => {
                 // The first blob of its algorithm.
@@ -582,39 +581,16 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Removes what writers left that died before they knew the digest.
-fn collect(dir: &Path) -> Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(_) => return Ok(()), // nothing is on its way in
-    };
-    for entry in entries.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(b"new-")
-            && let Ok(file) = File::open(entry.path())
+fn collect(layout: &Layout) {
+    let Some(partial) = Partial::open(&layout.dir) else { return }; // nothing is on its way in
+    partial.names(|name| {
+        if name.to_bytes().starts_with(b"new-")
+            && let Some(file) = partial.file(name)
             && file.try_lock().is_ok()
         {
-            let _ = fs::remove_file(entry.path());
+            let _ = partial.remove(name);
         }
-    }
-    Ok(())
-}
-
-/// Opens, or makes, a partial blob. A link in its place is not followed.
-fn open_partial(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .mode(0o644)
-        .custom_flags(flags)
-        .open(path)
-}
-
-fn make_dir(dir: &Path) -> Result<()> {
-    match fs::create_dir(dir) {
-        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made.at(dir),
-    }
+    });
 }
 
 fn blob_mode() -> Permissions {
