@@ -217,6 +217,22 @@ fn layers_in_use_stay_and_those_of_the_dead_go() {
 }
 
 #[test]
+fn of_many_at_once_none_fails() {
+    for _ in 0..5 {
+        let t = store(&[("a", 2001), ("b", 2002), ("c", 2003)]);
+        t.sh("for app in a b c; do ctr-spawn --rm $app true; done; ls $TARE_ROOT/layers | wc -l")
+            .exits(0)
+            .ends_with("4\n");
+        t.sh("img-rm a b c >out").is_silent();
+        t.sh("for option in --force --max-size=1g --max-size=0; do
+                  for i in 1 2 3 4; do { img-prune -q $option || echo $?; } & done
+              done; wait; ls -A $TARE_ROOT/layers")
+            .prints("");
+        sound(&t);
+    }
+}
+
+#[test]
 fn a_user_prunes_what_his_containers_unpacked() {
     let t = Sandbox::with_image("app").as_user();
     t.sh("ctr-spawn --rm app true").is_silent();
