@@ -370,6 +370,22 @@ fn a_signal_leaves_nothing() {
 }
 
 #[test]
+fn nobody_waits_for_one_that_has_stopped() {
+    let t = with_archive();
+    let line = format!("app:v1@{}\n", derived().digest);
+    // The first has some of the upper layer, and gets no more of it before the others are done.
+    t.sh("mkfifo in; img-load <in >first & exec 3>in
+          head -c -50000 app.tar >&3
+          until [ -n \"$(ls $TARE_ROOT/images/.partial 2>/dev/null)\" ]; do sleep 0.01; done
+          timeout 60 img-load -i app.tar 3>&-; cat app.tar | timeout 60 img-load 3>&-
+          tail -c 50000 app.tar >&3; exec 3>&-; wait; cat first; ls -A $TARE_ROOT/images")
+        .prints(&format!("{}blobs\nindex.json\noci-layout\n", line.repeat(3)));
+    // One archive to several of us at the same pace.
+    t.sh("rm -r $TARE_ROOT/images; mkfifo one; img-load <one >first & tee one <app.tar | timeout 60 img-load; wait; cat first")
+        .prints(&line.repeat(2));
+}
+
+#[test]
 fn many_at_once_take_one_copy() {
     let t = with_archive();
     t.sh("for i in $(seq 8); do img-load -i app.tar >$i 2>&1 & cat app.tar | img-load >1$i 2>&1 & done; wait; sort -u [0-9]*")

@@ -214,6 +214,34 @@ fn many_writers_of_one_blob_write_it_once() {
 }
 
 #[test]
+fn who_has_all_of_a_blob_waits_for_no_other_writer_and_leaves_nothing() {
+    let (_dir, layout) = layout();
+    let bytes = b"a blob in two parts";
+    let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+    let writing = layout.writing().unwrap();
+    let mut stalled = writing.blob(&digest, size).unwrap().unwrap();
+    stalled.write_all(&bytes[..7]).unwrap();
+    let mut given_up = writing.whole_blob(&digest, size).unwrap().unwrap();
+    given_up.write_all(&bytes[..9]).unwrap();
+    let mut blob = writing.whole_blob(&digest, size).unwrap().unwrap();
+    blob.write_all(bytes).unwrap();
+    drop(given_up);
+    assert!(!layout.has(&digest, size).unwrap());
+    blob.finish().unwrap();
+    assert!(layout.has(&digest, size).unwrap());
+    assert!(writing.whole_blob(&digest, size).unwrap().is_none());
+    let partial = || fs::read_dir(layout.dir().join(".partial")).unwrap().count();
+    assert_eq!(partial(), 1);
+    stalled.write_all(&bytes[7..]).unwrap();
+    stalled.finish().unwrap();
+    let mut wrong = writing.whole_blob(&Digest::of(b"other"), size).unwrap().unwrap();
+    wrong.write_all(bytes).unwrap();
+    assert!(wrong.finish().is_err());
+    drop(writing);
+    assert!(!layout.dir().join(".partial").exists());
+}
+
+#[test]
 fn a_blob_of_other_bytes_never_gets_its_name() {
     let (_dir, layout) = layout();
     let digest = Digest::of(b"right");

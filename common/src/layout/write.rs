@@ -3,8 +3,9 @@
 //! A blob lies in `.partial/` until all of it is there, hashed and on the disk;
 //! then it is renamed to its digest. One whose digest is known beforehand
 //! (`sha256-<hex>`) stays there when its writer dies, for the next one to go
-//! on with; one whose digest is not (`new-<random>`) is removed by the next
-//! writer. A lock on the file tells a writer's from a dead one's.
+//! on with; one whose digest is not, or whose writer has all of it at hand
+//! (`new-<random>`), is removed by the next writer. A lock on the file tells a
+//! writer's from a dead one's.
 //!
 //! The bytes of a blob are on the disk before it gets its name; the names of all
 //! blobs are on the disk before the index names any.
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::Descriptor;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::partial::{self, PARTIAL, Partial};
 use super::{CHOSEN_FROM, Index, Layout, blob_path};
@@ -117,7 +119,7 @@ impl<'a> Writing<'a> {
     /// Begins, or goes on with, a blob; returns nothing if it is here already.
     ///
     /// Of several writers of one blob the first writes; the others wait for
-    /// it, and go on where it died if it does.
+    /// it, and go on where it died if it does. That is for who has to fetch it.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobWriter<'a>>> {
         let path = self.partial(&format!("{}-{}", digest.algorithm(), digest.hex()))?;
         loop {
@@ -143,8 +145,29 @@ impl<'a> Writing<'a> {
         }
     }
 
+    /// Begins a blob for somebody who has all of it and goes on with nothing; returns nothing if it is here already.
+    ///
+    /// Others may be writing the same one: nobody waits. Dropped before its end, it leaves nothing.
+    pub fn whole_blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobWriter<'a>>> {
+        if self.layout.has(digest, size)? {
+            return Ok(None);
+        }
+        let (file, listed) = self.new_file()?;
+        let (file, own) = file.into_parts();
+        let mut blob =
+            BlobWriter::new(self.layout, file, own.to_path_buf(), *digest, size, listed)?;
+        blob._own = Some(own);
+        Ok(Some(blob))
+    }
+
     /// Begins a blob whose digest will be known at its end.
     pub fn new_blob(&self) -> Result<NewBlob<'a>> {
+        let (file, listed) = self.new_file()?;
+        Ok(NewBlob { layout: self.layout, file, hasher: Hasher::sha256(), size: 0, listed })
+    }
+
+    /// Makes a file that is this writer's alone, and locks it.
+    fn new_file(&self) -> Result<(NamedTempFile, Listed)> {
         let dir = &self.partial.0;
         loop {
             partial::make(dir)?;
@@ -160,8 +183,7 @@ impl<'a> Writing<'a> {
             // Between its creation and its lock it may have looked like a dead writer's.
             if tree::is_at(file.as_file(), file.path())? {
                 let listed = self.list(file.path());
-                let hasher = Hasher::sha256();
-                return Ok(NewBlob { layout: self.layout, file, hasher, size: 0, listed });
+                return Ok((file, listed));
             }
         }
     }
@@ -295,6 +317,8 @@ pub struct BlobWriter<'a> {
     size: u64,
     hasher: Hasher,
     offset: u64,
+    /// Removes the file, where nobody can go on with it.
+    _own: Option<TempPath>,
     listed: Listed,
 }
 
@@ -322,7 +346,9 @@ impl<'a> BlobWriter<'a> {
                 }
             }
         }
-        let mut blob = BlobWriter { layout, file, path, digest, size, hasher, offset, listed };
+        let _own = None;
+        let mut blob =
+            BlobWriter { layout, file, path, digest, size, hasher, offset, _own, listed };
         if offset == 0 {
             blob.restart()?; // longer than the blob: nothing of it is trusted
         }
@@ -350,7 +376,7 @@ impl<'a> BlobWriter<'a> {
     }
 
     /// Forgets what is here already.
-    pub fn restart(&mut self) -> Result<()> {
+    fn restart(&mut self) -> Result<()> {
         self.file.set_len(0).at(&self.path)?;
         self.file.seek(SeekFrom::Start(0)).at(&self.path)?;
         self.hasher = self.digest.hasher();
@@ -400,7 +426,7 @@ impl Write for BlobWriter<'_> {
 /// A blob on its way in, whose digest will be known at its end. Dropped before, it leaves nothing.
 pub struct NewBlob<'a> {
     layout: &'a Layout,
-    file: tempfile::NamedTempFile,
+    file: NamedTempFile,
     hasher: Hasher,
     size: u64,
     listed: Listed,
@@ -443,7 +469,7 @@ impl<'a> NewBlob<'a> {
 /// A blob that is all there, and has no name yet. Dropped before it has, it leaves nothing.
 pub struct SealedBlob<'a> {
     layout: &'a Layout,
-    file: tempfile::NamedTempFile,
+    file: NamedTempFile,
     /// The digest of its bytes.
     pub digest: Digest,
     /// How many they are.
