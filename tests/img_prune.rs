@@ -151,6 +151,27 @@ fn what_was_not_used_for_long_goes() {
 }
 
 #[test]
+fn what_was_just_made_or_named_is_in_use_however_old_its_blobs_are() {
+    for (command, left) in [
+        ("img-tag a c", &["a:latest", "c:latest"][..]),
+        ("img-load -i a.tar", &["a:latest"]),
+        ("img-import x.tar imported", &["imported:latest"]),
+        ("img-build -q -t built .", &["built:latest"]),
+    ] {
+        let t = store(&[("a", 2001)]);
+        t.sh("img-save -o a.tar a; echo x >x; tar -cf x.tar x; printf 'FROM scratch\\nCOPY x /\\n' >Dockerfile")
+            .is_silent();
+        t.sh(&format!(
+            "{command} >first 2>said; touch -d '20 days ago' $TARE_ROOT/images/blobs/sha256/*
+             rm -rf $TARE_ROOT/cache/used; {command} 2>said | cmp - first
+             img-prune -q --unused-for 14d >gone"
+        ))
+        .is_silent();
+        assert_eq!(names(&t), left, "{command}");
+    }
+}
+
+#[test]
 fn a_run_and_a_pull_are_uses() {
     let t = Sandbox::with_image("app").with_registry();
     t.registry().add(&image(2001), "app", "1");

@@ -42,6 +42,7 @@ fn run(args: Args) -> Result<()> {
     let store = args.root.open()?;
     let found = args.image.find_in_store(&store)?;
     found.layout.writing()?.tag(&args.name, &found.desc, args.only_if.as_ref())?;
+    found.mark_used(&store);
     let digest = image::digest(&found.desc)?;
     cli::result(match found.dir {
         Some(dir) => dir.at(Some(&args.name), &digest),
