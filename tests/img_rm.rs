@@ -119,6 +119,15 @@ fn a_pinned_name_goes_only_if_it_means_that_image() {
     t.sh(&format!("img-rm app:latest@{one} b@{two}"))
         .prints(&format!("app:latest@{one}\nb@{two}\n"));
     holds(&t, &[], 0);
+    // No name of another repository has it.
+    t.store(&image(1), "app");
+    t.sh("img-tag app b:1 >out").is_silent();
+    t.sh(&format!("img-rm wrong/name@{one}")).fails(&format!(
+        "img-rm: wrong/name@{one}: no such image\nhint: img-ls for what is here\n"
+    ));
+    t.sh(&format!("img-rm app@{one}")).prints(&format!("app@{one}\n"));
+    t.sh(&format!("img-rm b@{one}")).prints(&format!("b@{one}\n"));
+    holds(&t, &[], 0);
 }
 
 #[test]
