@@ -1,6 +1,6 @@
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 use crate::digest::Hasher;
@@ -92,6 +92,21 @@ fn a_manifest_that_is_not_here_gets_no_name() {
     let err = layout.writing().unwrap().tag(&"app".parse().unwrap(), &desc, None).unwrap_err();
     assert!(crate::error::find::<Missing>(&err).is_some());
     assert!(names(&layout).is_empty());
+}
+
+#[test]
+fn the_index_keeps_its_mode() {
+    let (_dir, layout) = layout();
+    let path = layout.dir().join("index.json");
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(), 0o644);
+    let desc = image(&layout, "amd64");
+    for (n, kept) in [0o664, 0o600, 0o644].into_iter().enumerate() {
+        fs::set_permissions(&path, fs::Permissions::from_mode(kept)).unwrap();
+        let name = format!("app:{n}").parse().unwrap();
+        layout.writing().unwrap().tag(&name, &desc, None).unwrap();
+        assert_eq!(mode(), kept);
+    }
 }
 
 #[test]

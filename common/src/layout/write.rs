@@ -13,13 +13,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::Descriptor;
+use rustix::process::geteuid;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::partial::{self, PARTIAL, Partial};
@@ -592,6 +593,8 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File> {
 }
 
 /// Replaces the file `name` in `dir`, which is locked, by one with these bytes; the caller syncs the directory.
+///
+/// It is for whom the old one was, whatever our umask and whoever we are; a first one is for everybody, as blobs are.
 pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = dir.join(name);
     // One name for all, so that nothing is left of those who died: the lock makes it ours.
@@ -600,6 +603,14 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
         file.write_all(bytes)?;
+        let mut mode = blob_mode();
+        if let Ok(old) = fs::metadata(&path) {
+            mode = Permissions::from_mode(old.mode() & 0o777);
+            if geteuid().is_root() {
+                let _ = fchown(&file, Some(old.uid()), Some(old.gid())); // who is nobody in our user namespace
+            }
+        }
+        file.set_permissions(mode)?;
         file.sync_all()?;
         fs::rename(&new, &path)
     };
