@@ -331,6 +331,32 @@ fn a_blob_that_hashes_to_something_else_is_corrupt() {
 }
 
 #[test]
+fn a_small_blob_that_is_corrupt_is_written_again() {
+    let (_dir, layout) = layout();
+    let writing = layout.writing().unwrap();
+    let bytes = b"{\"a\":\"document\"}";
+    let (digest, size) = (writing.put(bytes).unwrap(), bytes.len() as u64);
+    let path = layout.dir().join(blob_path(&digest));
+    let put = || assert_eq!(writing.put(bytes).unwrap(), digest);
+    let fetch = || {
+        let mut blob = writing.blob(&digest, size).unwrap().unwrap();
+        blob.write_all(bytes).unwrap();
+        blob.finish().unwrap();
+    };
+    let load = || {
+        let mut blob = writing.whole_blob(&digest, size).unwrap().unwrap();
+        blob.write_all(bytes).unwrap();
+        blob.finish().unwrap();
+    };
+    for again in [&put as &dyn Fn(), &fetch, &load] {
+        fs::write(&path, "{\"a\":\"DOCUMENT\"}").unwrap();
+        again();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+    assert!(writing.blob(&digest, size).unwrap().is_none());
+}
+
+#[test]
 fn its_documents_may_be_symlinks_within_the_layout_only() {
     let (dir, layout) = layout();
     let index = layout.dir().join("index.json");

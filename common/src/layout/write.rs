@@ -34,6 +34,9 @@ use crate::tree::{self, sync_dir};
 /// How many blobs a writer that gives up takes back: more than an archive of images holds. The rest is img-prune's.
 const ADDED: usize = 1 << 16;
 
+/// Blobs of no more bytes, as most documents are, are read to see that they are what they should be.
+const SMALL: u64 = 64 << 10;
+
 /// Makes an empty layout in `dir`, or finds that somebody else just did.
 pub(super) fn create(dir: PathBuf) -> Result<Layout> {
     tree::make_dirs(&dir.join("blobs/sha256"))?;
@@ -104,7 +107,7 @@ impl<'a> Writing<'a> {
 
     /// Adds a blob that is in memory and has this digest.
     pub fn put_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        if self.layout.has(digest, bytes.len() as u64)? {
+        if self.is_here(digest, bytes.len() as u64)? {
             return Ok(());
         }
         let mut hasher = digest.hasher();
@@ -124,7 +127,7 @@ impl<'a> Writing<'a> {
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobWriter<'a>>> {
         let path = self.partial(&format!("{}-{}", digest.algorithm(), digest.hex()))?;
         loop {
-            if self.layout.has(digest, size)? {
+            if self.is_here(digest, size)? {
                 // What an earlier writer left when another finished first.
                 let _ = fs::remove_file(&path);
                 return Ok(None);
@@ -139,7 +142,7 @@ impl<'a> Writing<'a> {
             };
             file.lock().at(&path)?;
             // While we waited, the file may have become the blob.
-            if tree::is_at(&file, &path)? && !self.layout.has(digest, size)? {
+            if tree::is_at(&file, &path)? && !self.is_here(digest, size)? {
                 let listed = self.list(&path);
                 return BlobWriter::new(self.layout, file, path, *digest, size, listed).map(Some);
             }
@@ -150,7 +153,7 @@ impl<'a> Writing<'a> {
     ///
     /// Others may be writing the same one: nobody waits. Dropped before its end, it leaves nothing.
     pub fn whole_blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobWriter<'a>>> {
-        if self.layout.has(digest, size)? {
+        if self.is_here(digest, size)? {
             return Ok(None);
         }
         let (file, listed) = self.new_file()?;
@@ -236,6 +239,12 @@ impl<'a> Writing<'a> {
         }
         // And of what changes nothing, whoever made it so.
         lock.sync_all().at(dir)
+    }
+
+    /// Returns whether the blob is here, and needs not be written again: as a small one does that is corrupt.
+    fn is_here(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let here = self.layout.has(digest, size)?;
+        Ok(here && (size > SMALL || self.layout.read_document(digest).is_ok()))
     }
 
     fn partial(&self, name: &str) -> Result<PathBuf> {
