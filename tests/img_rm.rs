@@ -163,6 +163,18 @@ fn names_go_from_layout_directories() {
 }
 
 #[test]
+fn of_a_name_that_two_images_have_only_the_first_goes() {
+    let t = Sandbox::new();
+    (1..=3).for_each(|n| image(n).copy_to(&t.path("work/out"), "v1"));
+    t.sh("img-rm ./out:v1").prints("./out:v1\n");
+    t.sh(
+        "jq -c '.manifests[] | .digest, .annotations' out/index.json; ls out/blobs/sha256 | wc -l",
+    )
+    .prints(&format!("\"{}\"\nnull\n\"{}\"\nnull\n7\n", image(2).digest, image(3).digest));
+    t.sh("img-rm ./out:v1").exits(1).says("img-rm: ./out:v1: no such image");
+}
+
+#[test]
 fn an_image_that_a_container_uses_stays() {
     let t = Sandbox::with_image("app");
     t.sh("ctr-spawn --name kept app true").is_silent();

@@ -431,3 +431,24 @@ fn an_index_that_contains_itself_comes_to_an_end() {
     let err = layout.resolve(&desc, &Platform::host()).unwrap_err();
     assert_eq!(err.to_string(), "indexes nest deeper than 8");
 }
+
+#[test]
+fn of_a_name_that_two_images_have_one_is_removed_and_the_others_lose_it() {
+    let entry = |image: &str, name: &str| {
+        let digest = Digest::of(image.as_bytes());
+        format!(
+            r#"{{"mediaType":"{MANIFEST}","digest":"{digest}","size":1,"annotations":{{"{REF_NAME}":"{name}"}}}}"#
+        )
+    };
+    let all = [("1", "a"), ("2", "a"), ("1", "a"), ("3", "a"), ("3", "b"), ("1", "c")];
+    let all = all.map(|(image, name)| entry(image, name)).join(",");
+    let text = format!(r#"{{"schemaVersion":2,"manifests":[{all}]}}"#);
+    let mut index = Index::parse(text.as_bytes()).unwrap();
+    let removed = index.remove("a").unwrap().unwrap();
+    assert_eq!(removed.digest(), Digest::of(b"1").to_string());
+    let left: Vec<_> =
+        index.images().iter().map(|image| (image.digest().to_owned(), image.name())).collect();
+    let wanted = [("2", None), ("3", Some("b")), ("1", Some("c"))];
+    assert_eq!(left, wanted.map(|(image, name)| (Digest::of(image.as_bytes()).to_string(), name)));
+    assert!(index.remove("a").unwrap().is_none());
+}
