@@ -223,6 +223,25 @@ fn a_layer_that_is_corrupt_leaves_nothing() {
 }
 
 #[test]
+fn a_layer_that_is_corrupt_can_be_had_anew() {
+    let t = Sandbox::with_image("app");
+    let layer = busybox().manifest()["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let path = t.path("tare/images/blobs").join(layer.replace(':', "/"));
+    // Its last byte: all of the tar is there, and gzip's checksum is wrong.
+    t.sh(&format!(
+        "img-save -o app.tar app; blob={path}; chmod u+w $blob
+         printf x | dd of=$blob bs=1 seek=$(($(stat -c %s $blob) - 1)) conv=notrunc status=none",
+        path = path.display()
+    ))
+    .is_silent();
+    let hint = format!("hint: rm {}, and pull or load the image again\n", path.display());
+    t.sh("img-unpack app new").exits(1).says("corrupt: it hashes to sha256:").says(&hint);
+    t.sh("ctr-spawn --rm app true").exits(125).says(&hint);
+    t.sh(&format!("rm -f {}; img-load -i app.tar >line; img-unpack app new", path.display()))
+        .prints("./new\n");
+}
+
+#[test]
 fn an_interrupt_leaves_nothing() {
     let t = Sandbox::new();
     let zeros = format!("head -c 400M /dev/zero >zeros; {PACK}");

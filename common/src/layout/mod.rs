@@ -153,6 +153,11 @@ impl Layout {
         &self.dir
     }
 
+    /// Returns where a blob is, or would be.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(blob_path(digest))
+    }
+
     /// Returns the images in index.json.
     pub fn index(&self) -> Result<Index> {
         let path = self.dir.join("index.json");
