@@ -270,7 +270,7 @@ fn any_operand_is_inspected() {
     }
     t.sh("img-tag app:v1 app:v1 | img-inspect -f '{{.Id}} {{.RepoTags}}' -").prints(&wanted);
     t.sh("img-inspect -f '{{.Id}} {{.RepoTags}}' - <a.tgz").prints(&wanted);
-    t.sh("ls -A $TARE_ROOT/cache").prints("");
+    t.sh("ls -A $TARE_ROOT/cache").prints("used\n");
 }
 
 #[test]

@@ -206,7 +206,7 @@ fn of_an_index_that_is_not_whole_the_image_for_this_machine_is_loaded() {
     let line = format!("app:v1@{}\n", busybox().digest);
     t.sh("img-load --root other -i part.tar").prints(&line);
     t.sh(&format!("img-ls --root other -q; img-tag --root other app@{} again", index.digest))
-        .prints(&format!("{line}again:latest@{}\n", index.digest));
+        .prints(&format!("{line}again:latest@{}\n", busybox().digest));
     // Without a mark at its end it may have been cut off there.
     t.sh("cd l; tar -b 1 -cf ../cut.tar index.json oci-layout blobs; cd ..; truncate -s -1024 cut.tar
           img-load --root third -i cut.tar")
@@ -367,6 +367,22 @@ fn a_signal_leaves_nothing() {
     assert!(!partial.exists());
     drop(pipe);
     t.sh("img-ls -aq").is_silent();
+}
+
+#[test]
+fn nobody_waits_for_one_that_has_stopped() {
+    let t = with_archive();
+    let line = format!("app:v1@{}\n", derived().digest);
+    // The first has some of the upper layer, and gets no more of it before the others are done.
+    t.sh("mkfifo in; img-load <in >first & exec 3>in
+          head -c -50000 app.tar >&3
+          until [ -n \"$(ls $TARE_ROOT/images/.partial 2>/dev/null)\" ]; do sleep 0.01; done
+          timeout 60 img-load -i app.tar 3>&-; cat app.tar | timeout 60 img-load 3>&-
+          tail -c 50000 app.tar >&3; exec 3>&-; wait; cat first; ls -A $TARE_ROOT/images")
+        .prints(&format!("{}blobs\nindex.json\noci-layout\n", line.repeat(3)));
+    // One archive to several of us at the same pace.
+    t.sh("rm -r $TARE_ROOT/images; mkfifo one; img-load <one >first & tee one <app.tar | timeout 60 img-load; wait; cat first")
+        .prints(&line.repeat(2));
 }
 
 #[test]

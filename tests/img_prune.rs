@@ -151,6 +151,27 @@ fn what_was_not_used_for_long_goes() {
 }
 
 #[test]
+fn what_was_just_made_or_named_is_in_use_however_old_its_blobs_are() {
+    for (command, left) in [
+        ("img-tag a c", &["a:latest", "c:latest"][..]),
+        ("img-load -i a.tar", &["a:latest"]),
+        ("img-import x.tar imported", &["imported:latest"]),
+        ("img-build -q -t built .", &["built:latest"]),
+    ] {
+        let t = store(&[("a", 2001)]);
+        t.sh("img-save -o a.tar a; echo x >x; tar -cf x.tar x; printf 'FROM scratch\\nCOPY x /\\n' >Dockerfile")
+            .is_silent();
+        t.sh(&format!(
+            "{command} >first 2>said; touch -d '20 days ago' $TARE_ROOT/images/blobs/sha256/*
+             rm -rf $TARE_ROOT/cache/used; {command} 2>said | cmp - first
+             img-prune -q --unused-for 14d >gone"
+        ))
+        .is_silent();
+        assert_eq!(names(&t), left, "{command}");
+    }
+}
+
+#[test]
 fn a_run_and_a_pull_are_uses() {
     let t = Sandbox::with_image("app").with_registry();
     t.registry().add(&image(2001), "app", "1");
@@ -214,6 +235,22 @@ fn layers_in_use_stay_and_those_of_the_dead_go() {
         echo more >&3; exec 3>&-; wait; cat up
         img-prune -q >out; ls -A $TARE_ROOT/layers | wc -l")
         .prints("app\n1\nup\nmore\n0\n");
+}
+
+#[test]
+fn of_many_at_once_none_fails() {
+    for _ in 0..5 {
+        let t = store(&[("a", 2001), ("b", 2002), ("c", 2003)]);
+        t.sh("for app in a b c; do ctr-spawn --rm $app true; done; ls $TARE_ROOT/layers | wc -l")
+            .exits(0)
+            .ends_with("4\n");
+        t.sh("img-rm a b c >out").is_silent();
+        t.sh("for option in --force --max-size=1g --max-size=0; do
+                  for i in 1 2 3 4; do { img-prune -q $option || echo $?; } & done
+              done; wait; ls -A $TARE_ROOT/layers")
+            .prints("");
+        sound(&t);
+    }
 }
 
 #[test]
@@ -295,6 +332,35 @@ fn a_layout_directory_is_pruned_by_its_name() {
         layout::names(&t.path("tare/images")).unwrap()["docker.io/library/app:latest"],
         busybox().digest
     );
+}
+
+#[test]
+fn a_strangers_layout_has_nothing_removed_elsewhere_and_nobody_waits_for_it() {
+    let t = Sandbox::new();
+    image(2001).copy_to(&t.path("work/out"), "v1");
+    let prune = "timeout 60 img-prune -aq --keep 9 --layout out";
+    t.sh(&format!(
+        "mkdir victim; touch victim/new-report.txt victim/old; ln -s ../victim out/.partial
+         img-tag ./out:v1 v2 >line && {prune}; ls victim"
+    ))
+    .prints("new-report.txt\nold\n");
+    // Nor are all blobs taken for what was left on its way in.
+    t.sh(&format!(
+        "rm out/.partial; ln -s blobs/sha256 out/.partial; {prune}; ls out/blobs/sha256 | wc -l"
+    ))
+    .prints("4\n");
+    t.sh(&format!(
+        "rm out/.partial; mkdir out/.partial; mkfifo out/.partial/new-x
+         timeout 60 img-tag ./out:v1 v3 >line && {prune}; ls out/.partial; rm -r out/.partial"
+    ))
+    .prints("new-x\n");
+    t.sh(&format!(
+        "mkdir -p other/sha256; hex=$(printf x | sha256sum | cut -c -64); echo theirs >other/sha256/$hex
+         mv out/blobs/sha256 own; ln -s ../../other/sha256 out/blobs/sha256
+         {prune}; cat other/sha256/$hex"
+    ))
+    .says("a symlink that leaves the layout")
+    .ends_with("theirs\n");
 }
 
 #[test]

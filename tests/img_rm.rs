@@ -119,6 +119,15 @@ fn a_pinned_name_goes_only_if_it_means_that_image() {
     t.sh(&format!("img-rm app:latest@{one} b@{two}"))
         .prints(&format!("app:latest@{one}\nb@{two}\n"));
     holds(&t, &[], 0);
+    // No name of another repository has it.
+    t.store(&image(1), "app");
+    t.sh("img-tag app b:1 >out").is_silent();
+    t.sh(&format!("img-rm wrong/name@{one}")).fails(&format!(
+        "img-rm: wrong/name@{one}: no such image\nhint: img-ls for what is here\n"
+    ));
+    t.sh(&format!("img-rm app@{one}")).prints(&format!("app@{one}\n"));
+    t.sh(&format!("img-rm b@{one}")).prints(&format!("b@{one}\n"));
+    holds(&t, &[], 0);
 }
 
 #[test]
@@ -151,6 +160,18 @@ fn names_go_from_layout_directories() {
     t.sh("tar -C out -cf out.tar .; img-rm oci-archive:out.tar")
         .fails("img-rm: out.tar: an archive, which is not changed\n");
     t.sh("img-rm ./none").exits(1).says("img-rm: not an image layout: ./none/oci-layout: ");
+}
+
+#[test]
+fn of_a_name_that_two_images_have_only_the_first_goes() {
+    let t = Sandbox::new();
+    (1..=3).for_each(|n| image(n).copy_to(&t.path("work/out"), "v1"));
+    t.sh("img-rm ./out:v1").prints("./out:v1\n");
+    t.sh(
+        "jq -c '.manifests[] | .digest, .annotations' out/index.json; ls out/blobs/sha256 | wc -l",
+    )
+    .prints(&format!("\"{}\"\nnull\n\"{}\"\nnull\n7\n", image(2).digest, image(3).digest));
+    t.sh("img-rm ./out:v1").exits(1).says("img-rm: ./out:v1: no such image");
 }
 
 #[test]

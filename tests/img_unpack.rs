@@ -168,6 +168,26 @@ fn an_empty_directory_is_used_as_it_is() {
 }
 
 #[test]
+fn of_two_into_one_empty_directory_the_second_leaves_it_to_the_first() {
+    let t = Sandbox::with_image("app");
+    for (option, listed) in [("", "config.json\nrootfs\n"), ("--rootfs", "bin\netc\n")] {
+        // The cache is made when the place is taken, before the image's name is read.
+        t.sh(&format!(
+            "rm -rf out in $TARE_ROOT/cache; mkdir out; mkfifo in
+             img-unpack {option} - out <in & exec 3>in
+             until [ -d $TARE_ROOT/cache ]; do sleep 0.01; done
+             img-unpack {option} app out 3>&-; echo $?
+             echo app >&3; exec 3>&-; wait; ls out | head -n 2"
+        ))
+        .outputs(
+            &format!("1\n./out\n{listed}"),
+            "img-unpack: out: another img-unpack is unpacking there\n",
+            0,
+        );
+    }
+}
+
+#[test]
 fn what_is_there_is_not_touched() {
     let t = Sandbox::with_image("app");
     let hint = "hint: it takes a directory that is empty, or that does not exist yet\n";
@@ -200,6 +220,25 @@ fn a_layer_that_is_corrupt_leaves_nothing() {
     t.sh("img-unpack app empty").exits(1);
     t.sh("img-unpack --rootfs app empty").exits(1);
     t.sh("ls -A . empty; stat -c %a empty").prints(".:\nempty\n\nempty:\n711\n");
+}
+
+#[test]
+fn a_layer_that_is_corrupt_can_be_had_anew() {
+    let t = Sandbox::with_image("app");
+    let layer = busybox().manifest()["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let path = t.path("tare/images/blobs").join(layer.replace(':', "/"));
+    // Its last byte: all of the tar is there, and gzip's checksum is wrong.
+    t.sh(&format!(
+        "img-save -o app.tar app; blob={path}; chmod u+w $blob
+         printf x | dd of=$blob bs=1 seek=$(($(stat -c %s $blob) - 1)) conv=notrunc status=none",
+        path = path.display()
+    ))
+    .is_silent();
+    let hint = format!("hint: rm {}, and pull or load the image again\n", path.display());
+    t.sh("img-unpack app new").exits(1).says("corrupt: it hashes to sha256:").says(&hint);
+    t.sh("ctr-spawn --rm app true").exits(125).says(&hint);
+    t.sh(&format!("rm -f {}; img-load -i app.tar >line; img-unpack app new", path.display()))
+        .prints("./new\n");
 }
 
 #[test]

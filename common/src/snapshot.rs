@@ -451,7 +451,7 @@ impl Layers<'_> {
         // Without other ids in the namespace nothing can be given to them.
         let owners = if self.namespace.mapping.is_single() { Owners::Record } else { Owners::Set };
         let mut tree = Tree::open(root, Options { owners, ..Options::default() })?;
-        Ok(tree.apply(layout.open_blob(desc)?, desc, Some(diff_id))?.warnings)
+        Ok(tree.apply_from(layout, desc, diff_id)?.warnings)
     }
 
     /// Gives finished layers their names, once their files are on the disk.

@@ -4,9 +4,11 @@
 //! $TARE_ROOT/cache/used/<hex>    empty; its mtime is the last use of the image with this ID
 //! ```
 //!
-//! Whoever runs, unpacks, pulls or sends an image marks it. That is one stat(2) for an image
-//! that was used within the hour, so that a container starts no later for it, and times are
-//! no better than that. An image without a mark was used when it came: the manifest's mtime.
+//! Whoever runs, unpacks, sends or builds on an image marks it, and so does whoever has just
+//! pulled, loaded, imported, built or tagged it: its manifest may have been here for long. That
+//! is one stat(2) for an image that was used within the hour, so that a container starts no
+//! later for it, and times are no better than that. An image without a mark was used when it
+//! came: the manifest's mtime.
 //! The marks are a cache; nothing that goes wrong with them is an error.
 
 use std::fs::{self, File, FileTimes};

@@ -142,8 +142,7 @@ impl Contents {
         }
         if let Some(blob) = name.strip_prefix("blobs/") {
             let digest: Digest = blob.replacen('/', ":", 1).parse()?;
-            if let Some(mut writer) = into.blob(&digest, file.size)? {
-                writer.restart()?;
+            if let Some(writer) = into.whole_blob(&digest, file.size)? {
                 inflow.take(Incoming::Blob(writer), file)?;
             }
             return Ok(());

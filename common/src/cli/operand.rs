@@ -152,17 +152,18 @@ impl Operand {
 
     /// Returns which entries of `index` are meant.
     ///
-    /// A name with a digest is that name, as long as it means that image; without a tag, it is the image.
+    /// A name with a digest is that name, as long as it means that image; without a tag it is the latest, or
+    /// the image if it has another tag of that repository.
     pub fn entry(&self, index: &Index) -> Result<Entry> {
         let absent = || NoSuchImage(self.to_string());
         let here = || "img-ls for what is here".to_owned();
         match self {
             Operand::Name(name) => {
-                match (named(index, &name.full(), name.digest())?, name.digest()) {
-                    (Some(entry), _) => Ok(entry),
-                    (None, Some(digest)) if !name.has_tag() => of_digest(index, digest),
-                    (None, _) => Err(absent()).hint(here),
-                }
+                let found = match (named(index, &name.full(), name.digest())?, name.digest()) {
+                    (None, Some(digest)) if !name.has_tag() => pinned(index, name, digest),
+                    (found, _) => found,
+                };
+                found.ok_or_else(absent).hint(here)
             }
             Operand::Id(digits, name) => {
                 let name = name.as_ref().map(Reference::full);
@@ -365,13 +366,33 @@ fn named(index: &Index, name: &str, digest: Option<&Digest>) -> Result<Option<En
     }
 }
 
+/// Returns what a repository's name and a digest mean where no entry is named so.
+fn pinned(index: &Index, name: &Reference, digest: &Digest) -> Option<Entry> {
+    let images: Vec<&Image> = with_digest(index, digest).collect();
+    let latest = index.entry(&format!("{}:latest", name.repository()));
+    if let Some(latest) = latest
+        && images.iter().any(|image| image.digest() == latest.digest())
+    {
+        return latest.name().map(|name| Entry::Name(name.into()));
+    }
+    let is_of = |image: &&Image| {
+        let other = image.name().and_then(|other| other.parse::<Reference>().ok());
+        other.is_some_and(|other| other.repository() == name.repository())
+    };
+    images.into_iter().find(is_of).map(|image| Entry::Image(image.digest().into()))
+}
+
+/// Returns the entries with this digest, and then those that were chosen from the index with this digest.
+fn with_digest<'a>(index: &'a Index, digest: &'a Digest) -> impl Iterator<Item = &'a Image> {
+    let text = digest.to_string();
+    let images = index.images().iter();
+    let chosen = images.clone().filter(|image| image.chosen_from().as_ref() == Some(digest));
+    images.filter(move |image| image.digest() == text).chain(chosen)
+}
+
 /// Returns the image with this digest, or the one that was chosen from the index with this digest.
 fn of_digest(index: &Index, digest: &Digest) -> Result<Entry> {
-    let text = digest.to_string();
-    let mut images = index.images().iter();
-    let found = images.clone().find(|image| image.digest() == text);
-    let found = found.or_else(|| images.find(|image| image.chosen_from().as_ref() == Some(digest)));
-    match found {
+    match with_digest(index, digest).next() {
         Some(image) => Ok(Entry::Image(image.digest().into())),
         None => Err(NoSuchImage(digest.to_string())).hint(|| "img-ls for what is here".into()),
     }
@@ -561,6 +582,52 @@ mod tests {
         let digest = format!("sha256:{hex}");
         let pinned: Operand = format!("./out:v1@{digest}").parse().unwrap();
         assert_eq!(pinned.to_string(), format!("./out:v1@{digest}"));
+    }
+
+    #[test]
+    fn a_name_with_a_digest_is_an_entry_of_that_name() {
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let entry = |name: &str, image: &str, from: &str| {
+            format!(
+                r#"{{"mediaType":"x","digest":"{}","size":1,"annotations":{{"{}":"{name}","{}":"{}"}}}}"#,
+                digest(image),
+                image::REF_NAME,
+                crate::layout::CHOSEN_FROM,
+                digest(from)
+            )
+        };
+        let entries = [
+            entry("docker.io/library/app:latest", "one", "many"),
+            entry("docker.io/library/app:v1", "two", ""),
+            entry("docker.io/library/b:v1", "two", ""),
+            entry(&format!("docker.io/library/c@{}", digest("three")), "three", "more"),
+        ];
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        let index = Index::parse(text.as_bytes()).unwrap();
+        let name = |name: &str| Some(Entry::Name(format!("docker.io/library/{name}")));
+        let image = |text: &str| Some(Entry::Image(digest(text).to_string()));
+        for (given, image_of, wanted) in [
+            ("app", "one", name("app:latest")),
+            ("app", "many", name("app:latest")),
+            ("app:latest", "one", name("app:latest")),
+            ("app", "two", image("two")),
+            ("b", "two", image("two")),
+            ("c", "three", name(&format!("c@{}", digest("three")))),
+            ("c", "more", image("three")),
+            ("b", "one", None),
+            ("wrong/name", "one", None),
+            ("app:v2", "one", None),
+            ("app", "none", None),
+        ] {
+            let operand: Operand = format!("{given}@{}", digest(image_of)).parse().unwrap();
+            match operand.entry(&index) {
+                Ok(found) => assert_eq!(Some(found), wanted, "{operand}"),
+                Err(err) => {
+                    assert!(error::find::<NoSuchImage>(&err).is_some(), "{operand}: {err:#}");
+                    assert_eq!(wanted, None, "{operand}");
+                }
+            }
+        }
     }
 
     #[test]

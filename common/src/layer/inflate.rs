@@ -4,6 +4,7 @@
 //! promises gzip over a bare tar is a layer that runs everywhere else. What
 //! was meant is settled by the diff ID.
 
+use std::fmt::{self, Display};
 use std::io::{ErrorKind, Read};
 
 use anyhow::{Result, anyhow, bail, ensure};
@@ -15,6 +16,18 @@ use crate::digest::{Digest, Hasher};
 
 /// The largest window of a zstd frame, as a power of two: 128 MiB, what `zstd --long` writes.
 const ZSTD_WINDOW: u32 = 27;
+
+/// A layer's bytes are not those that its digest is of, but of this one.
+#[derive(Debug)]
+pub(super) struct Corrupt(Digest);
+
+impl Display for Corrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "corrupt: it hashes to {}", self.0)
+    }
+}
+
+impl std::error::Error for Corrupt {}
 
 /// A blob that hashes itself as it is read, and is an error at its end if it is not what its descriptor says.
 pub(super) struct Blob<R> {
@@ -61,7 +74,7 @@ impl<R: Read> Blob<R> {
         ensure!(seen == size, "corrupt: {seen} bytes, where its descriptor says {size}");
         if let Some(hasher) = self.hasher.take() {
             let found = hasher.finish();
-            ensure!(found == self.digest, "corrupt: it hashes to {found}");
+            ensure!(found == self.digest, Corrupt(found));
         }
         Ok(())
     }

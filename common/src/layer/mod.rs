@@ -36,12 +36,14 @@ use rustix::fs::{Mode, OFlags, openat};
 use self::dirs::Dirs;
 use self::entry::{Entries, Entry};
 use self::extract::Extract;
-use self::inflate::Blob;
+use self::inflate::{Blob, Corrupt};
 use self::stream::{Reader, Stream};
 use self::table::{Builder, Table};
 use self::whiteout::Made;
 use crate::digest::Digest;
+use crate::error::{self, Hint};
 use crate::image;
+use crate::layout::Layout;
 
 pub use self::changes::{is_record, recorded_owner};
 pub use self::dirs::PATH_MAX;
@@ -132,6 +134,22 @@ impl Tree {
     ) -> Result<Applied> {
         let digest = image::digest(desc)?;
         self.apply_blob(blob, desc, &digest, diff_id).with_context(|| format!("layer {digest}"))
+    }
+
+    /// Applies, as [`Tree::apply`] does, a layer that `layout` has; of one that is corrupt, says how it comes back.
+    pub fn apply_from(
+        &mut self,
+        layout: &Layout,
+        desc: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<Applied> {
+        match self.apply(layout.open_blob(desc)?, desc, Some(diff_id)) {
+            Err(err) if error::find::<Corrupt>(&err).is_some() => {
+                let path = layout.path(&image::digest(desc)?);
+                Err(err).hint(|| format!("rm {}, and pull or load the image again", path.display()))
+            }
+            applied => applied,
+        }
     }
 
     fn apply_blob(

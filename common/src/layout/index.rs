@@ -270,6 +270,20 @@ impl Index {
         Ok(found)
     }
 
+    /// Removes the entry with this name, as it is written there; returns it, if there is one.
+    ///
+    /// Another image to which somebody gave the same name was never found by it: it loses the name, and stays.
+    pub fn remove(&mut self, name: &str) -> Result<Option<Image>> {
+        let named = |image: &Image| image.name() == Some(name);
+        let Some(at) = self.images.iter().position(named) else { return Ok(None) };
+        let removed = self.images.remove(at);
+        self.images.retain(|image| !(named(image) && image.digest == removed.digest));
+        while let Some(at) = self.images.iter().position(named) {
+            self.unname_at(at)?;
+        }
+        Ok(Some(removed))
+    }
+
     /// Removes all entries but those that `keep` says yes to; returns the removed.
     pub fn retain(&mut self, mut keep: impl FnMut(&Image) -> bool) -> Vec<Image> {
         self.images.extract_if(.., |image| !keep(image)).collect()

@@ -4,7 +4,7 @@
 //! oci-layout           marks the directory as a layout; never replaced, so it can be locked
 //! index.json           descriptors of the manifests that are kept, most with a name
 //! blobs/sha256/<hex>   manifests, configs and layers, named by digest
-//! .partial/            blobs on their way in
+//! .partial/            blobs on their way in; never a link
 //! ```
 //!
 //! Blobs never change and the index is replaced by rename, so a reader needs
@@ -16,6 +16,7 @@
 
 mod bring;
 mod index;
+mod partial;
 mod remove;
 mod write;
 
@@ -150,6 +151,11 @@ impl Layout {
     /// Returns the directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Returns where a blob is, or would be.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(blob_path(digest))
     }
 
     /// Returns the images in index.json.
@@ -325,6 +331,19 @@ impl Layout {
         let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Opens a directory of blobs, through symlinks that stay inside the layout; nothing if there is none.
+    fn open_dir(&self, path: &str) -> Result<Option<File>> {
+        let dir = match self.open_within(path)? {
+            Ok(dir) => dir,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::XDEV) => return Err(anyhow!(LEAVES)).at(self.dir.join(path)),
+            Err(err) => return Err(err).at(self.dir.join(path)),
+        };
+        let is_dir = dir.metadata().at(self.dir.join(path))?.is_dir();
+        ensure!(is_dir, "{}: not a directory", self.dir.join(path).display());
+        Ok(Some(dir))
     }
 
     /// Opens what is at `path`, through symlinks that stay inside the layout. A fifo is not waited for.

@@ -17,16 +17,20 @@
 //! Documents go before what they name, so that whatever is interrupted, no manifest is left
 //! that has lost a layer and could still be named.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use oci_spec::image::{Descriptor, ImageManifest};
+use rustix::fs::{AtFlags, CWD, FileType, Stat, statat, unlinkat};
+use rustix::io::Errno;
 use serde_json::Value;
 
-use super::write::{PARTIAL, lock_dir, replace};
+use super::partial::{PARTIAL, Partial};
+use super::write::{lock_dir, replace};
 use super::{Image, Index, Layout, Missing, blob_path};
 use crate::digest::Digest;
 use crate::error::{self, At, Hint};
@@ -61,7 +65,7 @@ impl Layout {
     /// Takes the right to remove, and waits no longer than `patience` for those who are adding blobs.
     pub fn removing(&self, patience: Duration) -> Result<Removing<'_>> {
         let blobs = self.dir.join("blobs");
-        let turn = File::open(&blobs).at(&blobs)?;
+        let turn = self.open_dir("blobs")?.ok_or(Errno::NOENT).at(&blobs)?;
         turn.lock().at(&blobs)?;
         let path = self.dir.join("oci-layout");
         let lock = File::open(&path).at(&path)?;
@@ -149,24 +153,21 @@ impl Removing<'_> {
 
     /// Returns the partial blobs that no living writer holds and that none has written to for so long.
     pub fn abandoned(&self, age: Duration) -> Vec<Unneeded> {
-        let dir = self.layout.dir.join(PARTIAL);
         let mut found = Vec::new();
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let (Ok(file), Ok(name)) = (File::open(entry.path()), entry.file_name().into_string())
-            else {
-                continue;
-            };
-            let Ok(metadata) = file.metadata() else { continue };
+        let Some(partial) = Partial::open(&self.layout.dir) else { return found };
+        partial.names(|name| {
+            let (Some(file), Ok(name)) = (partial.file(name), name.to_str()) else { return };
+            let Ok(metadata) = file.metadata() else { return };
             // A time to come says nothing.
             let written = metadata.modified().ok();
             let old = written.is_some_and(|at| {
                 age.is_zero() || SystemTime::now().duration_since(at).is_ok_and(|since| since > age)
             });
-            if metadata.is_file() && old && file.try_lock().is_ok() {
+            if old && file.try_lock().is_ok() {
                 let path = format!("{PARTIAL}/{name}");
                 found.push(Unneeded { path, bytes: metadata.len(), rank: 2 });
             }
-        }
+        });
         found
     }
 
@@ -178,16 +179,16 @@ impl Removing<'_> {
             return Ok(0);
         }
         unneeded.sort_by_key(|blob| blob.rank);
+        let mut dirs = Dirs { layout: self.layout, open: HashMap::new() };
         let (mut freed, mut failed) = (0, None);
         for blob in unneeded {
             // A document that stays may still be named, and so must what it names.
             if failed.as_ref().is_some_and(|(rank, _)| *rank < blob.rank) {
                 break;
             }
-            let path = self.layout.dir.join(&blob.path);
-            match fs::remove_file(&path).or_else(absent) {
+            match dirs.unlink(&blob.path) {
                 Ok(()) => freed += blob.bytes,
-                Err(err) => drop(failed.get_or_insert((blob.rank, Err(err).at(path)))),
+                Err(err) => drop(failed.get_or_insert((blob.rank, Err(err)))),
             }
         }
         let _ = fs::remove_dir(self.layout.dir.join(PARTIAL)); // if it is empty now
@@ -204,9 +205,32 @@ impl Removing<'_> {
     }
 }
 
-/// Takes it for a success that there is nothing.
-fn absent(err: std::io::Error) -> std::io::Result<()> {
-    if err.kind() == ErrorKind::NotFound { Ok(()) } else { Err(err) }
+/// The directories that files are removed from, each opened once: none is a link that leaves the layout.
+struct Dirs<'a> {
+    layout: &'a Layout,
+    open: HashMap<String, Option<OwnedFd>>,
+}
+
+impl Dirs<'_> {
+    /// Removes the file at this path from the layout's directory. It is a success that there is none.
+    fn unlink(&mut self, path: &str) -> Result<()> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+        if !self.open.contains_key(parent) {
+            let dir = match parent {
+                PARTIAL => Partial::open(&self.layout.dir).map(|partial| partial.0),
+                _ => self.layout.open_dir(parent)?.map(OwnedFd::from),
+            };
+            self.open.insert(parent.to_owned(), dir);
+        }
+        let removed = match self.open.get(parent).and_then(Option::as_ref) {
+            Some(dir) => unlinkat(dir, name, AtFlags::empty()),
+            None => Ok(()),
+        };
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(err) => Err(err).at(self.layout.dir.join(path)),
+        }
+    }
 }
 
 impl Layout {
@@ -214,17 +238,15 @@ impl Layout {
     pub fn blobs(&self) -> Result<BTreeMap<Digest, u64>> {
         let mut blobs = BTreeMap::new();
         for algorithm in ["sha256", "sha512"] {
-            let dir = self.dir.join("blobs").join(algorithm);
-            let entries = match fs::read_dir(&dir) {
-                Err(err) if err.kind() == ErrorKind::NotFound => continue,
-                entries => entries.at(&dir)?,
-            };
-            for entry in entries {
-                let entry = entry.at(&dir)?;
+            let path = format!("blobs/{algorithm}");
+            let Some(dir) = self.open_dir(&path)? else { continue };
+            for entry in rustix::fs::Dir::read_from(&dir).at(self.dir.join(&path))? {
+                let entry = entry.at(self.dir.join(&path))?;
                 let name = entry.file_name();
                 let digest = format!("{algorithm}:{}", name.to_string_lossy());
                 if let Ok(digest) = digest.parse::<Digest>()
-                    && let Some(size) = self.file_size(&digest)
+                    && let Ok(stat) = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                    && let Some(size) = size_of(&stat)
                 {
                     blobs.insert(digest, size);
                 }
@@ -238,10 +260,10 @@ impl Layout {
         fs::metadata(self.dir.join(blob_path(digest))).ok()?.modified().ok()
     }
 
-    /// Returns the bytes that the removal of a blob's file frees; of a symlink that is its own few.
+    /// Returns the bytes that the removal of a blob's file frees, if it is there.
     fn file_size(&self, digest: &Digest) -> Option<u64> {
-        let metadata = fs::symlink_metadata(self.dir.join(blob_path(digest))).ok()?;
-        (metadata.is_file() || metadata.is_symlink()).then_some(metadata.len())
+        let path = self.dir.join(blob_path(digest));
+        size_of(&statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?)
     }
 
     /// Returns the blobs that `image` leads to, as far as they are here: itself, what its documents name, and the
@@ -308,6 +330,12 @@ impl Layout {
             None => 2,
         }
     }
+}
+
+/// Returns the bytes that the removal of a file frees; of a symlink that is its own few.
+fn size_of(stat: &Stat) -> Option<u64> {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    (kind.is_file() || kind.is_symlink()).then_some(stat.st_size as u64)
 }
 
 /// What is left of some blobs when those that images lead to are taken away.

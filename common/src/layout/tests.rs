@@ -1,6 +1,6 @@
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 use crate::digest::Hasher;
@@ -92,6 +92,21 @@ fn a_manifest_that_is_not_here_gets_no_name() {
     let err = layout.writing().unwrap().tag(&"app".parse().unwrap(), &desc, None).unwrap_err();
     assert!(crate::error::find::<Missing>(&err).is_some());
     assert!(names(&layout).is_empty());
+}
+
+#[test]
+fn the_index_keeps_its_mode() {
+    let (_dir, layout) = layout();
+    let path = layout.dir().join("index.json");
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(), 0o644);
+    let desc = image(&layout, "amd64");
+    for (n, kept) in [0o664, 0o600, 0o644].into_iter().enumerate() {
+        fs::set_permissions(&path, fs::Permissions::from_mode(kept)).unwrap();
+        let name = format!("app:{n}").parse().unwrap();
+        layout.writing().unwrap().tag(&name, &desc, None).unwrap();
+        assert_eq!(mode(), kept);
+    }
 }
 
 #[test]
@@ -214,6 +229,34 @@ fn many_writers_of_one_blob_write_it_once() {
 }
 
 #[test]
+fn who_has_all_of_a_blob_waits_for_no_other_writer_and_leaves_nothing() {
+    let (_dir, layout) = layout();
+    let bytes = b"a blob in two parts";
+    let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+    let writing = layout.writing().unwrap();
+    let mut stalled = writing.blob(&digest, size).unwrap().unwrap();
+    stalled.write_all(&bytes[..7]).unwrap();
+    let mut given_up = writing.whole_blob(&digest, size).unwrap().unwrap();
+    given_up.write_all(&bytes[..9]).unwrap();
+    let mut blob = writing.whole_blob(&digest, size).unwrap().unwrap();
+    blob.write_all(bytes).unwrap();
+    drop(given_up);
+    assert!(!layout.has(&digest, size).unwrap());
+    blob.finish().unwrap();
+    assert!(layout.has(&digest, size).unwrap());
+    assert!(writing.whole_blob(&digest, size).unwrap().is_none());
+    let partial = || fs::read_dir(layout.dir().join(".partial")).unwrap().count();
+    assert_eq!(partial(), 1);
+    stalled.write_all(&bytes[7..]).unwrap();
+    stalled.finish().unwrap();
+    let mut wrong = writing.whole_blob(&Digest::of(b"other"), size).unwrap().unwrap();
+    wrong.write_all(bytes).unwrap();
+    assert!(wrong.finish().is_err());
+    drop(writing);
+    assert!(!layout.dir().join(".partial").exists());
+}
+
+#[test]
 fn a_blob_of_other_bytes_never_gets_its_name() {
     let (_dir, layout) = layout();
     let digest = Digest::of(b"right");
@@ -285,6 +328,32 @@ fn a_blob_that_hashes_to_something_else_is_corrupt() {
     fs::write(&path, text).unwrap();
     let err = layout.resolve(&desc, &Platform::host()).unwrap_err();
     assert!(crate::error::line(&err).contains("corrupt"), "{err:#}");
+}
+
+#[test]
+fn a_small_blob_that_is_corrupt_is_written_again() {
+    let (_dir, layout) = layout();
+    let writing = layout.writing().unwrap();
+    let bytes = b"{\"a\":\"document\"}";
+    let (digest, size) = (writing.put(bytes).unwrap(), bytes.len() as u64);
+    let path = layout.dir().join(blob_path(&digest));
+    let put = || assert_eq!(writing.put(bytes).unwrap(), digest);
+    let fetch = || {
+        let mut blob = writing.blob(&digest, size).unwrap().unwrap();
+        blob.write_all(bytes).unwrap();
+        blob.finish().unwrap();
+    };
+    let load = || {
+        let mut blob = writing.whole_blob(&digest, size).unwrap().unwrap();
+        blob.write_all(bytes).unwrap();
+        blob.finish().unwrap();
+    };
+    for again in [&put as &dyn Fn(), &fetch, &load] {
+        fs::write(&path, "{\"a\":\"DOCUMENT\"}").unwrap();
+        again();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+    assert!(writing.blob(&digest, size).unwrap().is_none());
 }
 
 #[test]
@@ -361,4 +430,25 @@ fn an_index_that_contains_itself_comes_to_an_end() {
     }
     let err = layout.resolve(&desc, &Platform::host()).unwrap_err();
     assert_eq!(err.to_string(), "indexes nest deeper than 8");
+}
+
+#[test]
+fn of_a_name_that_two_images_have_one_is_removed_and_the_others_lose_it() {
+    let entry = |image: &str, name: &str| {
+        let digest = Digest::of(image.as_bytes());
+        format!(
+            r#"{{"mediaType":"{MANIFEST}","digest":"{digest}","size":1,"annotations":{{"{REF_NAME}":"{name}"}}}}"#
+        )
+    };
+    let all = [("1", "a"), ("2", "a"), ("1", "a"), ("3", "a"), ("3", "b"), ("1", "c")];
+    let all = all.map(|(image, name)| entry(image, name)).join(",");
+    let text = format!(r#"{{"schemaVersion":2,"manifests":[{all}]}}"#);
+    let mut index = Index::parse(text.as_bytes()).unwrap();
+    let removed = index.remove("a").unwrap().unwrap();
+    assert_eq!(removed.digest(), Digest::of(b"1").to_string());
+    let left: Vec<_> =
+        index.images().iter().map(|image| (image.digest().to_owned(), image.name())).collect();
+    let wanted = [("2", None), ("3", Some("b")), ("1", Some("c"))];
+    assert_eq!(left, wanted.map(|(image, name)| (Digest::of(image.as_bytes()).to_string(), name)));
+    assert!(index.remove("a").unwrap().is_none());
 }

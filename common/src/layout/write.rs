@@ -3,8 +3,9 @@
 //! A blob lies in `.partial/` until all of it is there, hashed and on the disk;
 //! then it is renamed to its digest. One whose digest is known beforehand
 //! (`sha256-<hex>`) stays there when its writer dies, for the next one to go
-//! on with; one whose digest is not (`new-<random>`) is removed by the next
-//! writer. A lock on the file tells a writer's from a dead one's.
+//! on with; one whose digest is not, or whose writer has all of it at hand
+//! (`new-<random>`), is removed by the next writer. A lock on the file tells a
+//! writer's from a dead one's.
 //!
 //! The bytes of a blob are on the disk before it gets its name; the names of all
 //! blobs are on the disk before the index names any.
@@ -12,14 +13,17 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::Descriptor;
+use rustix::process::geteuid;
+use tempfile::{NamedTempFile, TempPath};
 
+use super::partial::{self, PARTIAL, Partial};
 use super::{CHOSEN_FROM, Index, Layout, blob_path};
 use crate::digest::{Digest, Hashed, Hasher};
 use crate::error::At;
@@ -30,8 +34,8 @@ use crate::tree::{self, sync_dir};
 /// How many blobs a writer that gives up takes back: more than an archive of images holds. The rest is img-prune's.
 const ADDED: usize = 1 << 16;
 
-/// Where blobs lie until they are whole.
-pub(super) const PARTIAL: &str = ".partial";
+/// Blobs of no more bytes, as most documents are, are read to see that they are what they should be.
+const SMALL: u64 = 64 << 10;
 
 /// Makes an empty layout in `dir`, or finds that somebody else just did.
 pub(super) fn create(dir: PathBuf) -> Result<Layout> {
@@ -56,7 +60,7 @@ pub(super) fn create(dir: PathBuf) -> Result<Layout> {
 pub struct Writing<'a> {
     layout: &'a Layout,
     unfinished: Unfinished,
-    partial: Arc<Partial>,
+    partial: Arc<Place>,
     /// Locked, shared, until it is dropped.
     _lock: File,
 }
@@ -66,8 +70,8 @@ impl<'a> Writing<'a> {
         let path = layout.dir.join("oci-layout");
         let lock = File::open(&path).at(&path)?;
         lock.lock_shared().at(&path)?;
-        let partial = Arc::new(Partial(layout.dir.join(PARTIAL)));
-        collect(&partial.0)?;
+        let partial = Arc::new(Place(layout.dir.join(PARTIAL)));
+        collect(layout);
         Ok(Writing { layout, unfinished: Unfinished::default(), partial, _lock: lock })
     }
 
@@ -103,7 +107,7 @@ impl<'a> Writing<'a> {
 
     /// Adds a blob that is in memory and has this digest.
     pub fn put_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        if self.layout.has(digest, bytes.len() as u64)? {
+        if self.is_here(digest, bytes.len() as u64)? {
             return Ok(());
         }
         let mut hasher = digest.hasher();
@@ -119,37 +123,58 @@ impl<'a> Writing<'a> {
     /// Begins, or goes on with, a blob; returns nothing if it is here already.
     ///
     /// Of several writers of one blob the first writes; the others wait for
-    /// it, and go on where it died if it does.
+    /// it, and go on where it died if it does. That is for who has to fetch it.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobWriter<'a>>> {
         let path = self.partial(&format!("{}-{}", digest.algorithm(), digest.hex()))?;
         loop {
-            if self.layout.has(digest, size)? {
+            if self.is_here(digest, size)? {
                 // What an earlier writer left when another finished first.
                 let _ = fs::remove_file(&path);
                 return Ok(None);
             }
-            let file = match open_partial(&path) {
+            let file = match partial::open(&path) {
                 // Somebody finished a blob and removed the directory, empty then.
                 Err(err) if err.kind() == ErrorKind::NotFound => {
-                    make_dir(&self.partial.0)?;
+                    partial::make(&self.partial.0)?;
                     continue;
                 }
                 file => file.at(&path)?,
             };
             file.lock().at(&path)?;
             // While we waited, the file may have become the blob.
-            if tree::is_at(&file, &path)? && !self.layout.has(digest, size)? {
+            if tree::is_at(&file, &path)? && !self.is_here(digest, size)? {
                 let listed = self.list(&path);
                 return BlobWriter::new(self.layout, file, path, *digest, size, listed).map(Some);
             }
         }
     }
 
+    /// Begins a blob for somebody who has all of it and goes on with nothing; returns nothing if it is here already.
+    ///
+    /// Others may be writing the same one: nobody waits. Dropped before its end, it leaves nothing.
+    pub fn whole_blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobWriter<'a>>> {
+        if self.is_here(digest, size)? {
+            return Ok(None);
+        }
+        let (file, listed) = self.new_file()?;
+        let (file, own) = file.into_parts();
+        let mut blob =
+            BlobWriter::new(self.layout, file, own.to_path_buf(), *digest, size, listed)?;
+        blob._own = Some(own);
+        Ok(Some(blob))
+    }
+
     /// Begins a blob whose digest will be known at its end.
     pub fn new_blob(&self) -> Result<NewBlob<'a>> {
+        let (file, listed) = self.new_file()?;
+        Ok(NewBlob { layout: self.layout, file, hasher: Hasher::sha256(), size: 0, listed })
+    }
+
+    /// Makes a file that is this writer's alone, and locks it.
+    fn new_file(&self) -> Result<(NamedTempFile, Listed)> {
         let dir = &self.partial.0;
         loop {
-            make_dir(dir)?;
+            partial::make(dir)?;
             let file = match tempfile::Builder::new()
                 .prefix("new-")
                 .permissions(blob_mode())
@@ -162,8 +187,7 @@ impl<'a> Writing<'a> {
             // Between its creation and its lock it may have looked like a dead writer's.
             if tree::is_at(file.as_file(), file.path())? {
                 let listed = self.list(file.path());
-                let hasher = Hasher::sha256();
-                return Ok(NewBlob { layout: self.layout, file, hasher, size: 0, listed });
+                return Ok((file, listed));
             }
         }
     }
@@ -217,8 +241,14 @@ impl<'a> Writing<'a> {
         lock.sync_all().at(dir)
     }
 
+    /// Returns whether the blob is here, and needs not be written again: as a small one does that is corrupt.
+    fn is_here(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let here = self.layout.has(digest, size)?;
+        Ok(here && (size > SMALL || self.layout.read_document(digest).is_ok()))
+    }
+
     fn partial(&self, name: &str) -> Result<PathBuf> {
-        make_dir(&self.partial.0)?;
+        partial::make(&self.partial.0)?;
         Ok(self.partial.0.join(name))
     }
 
@@ -230,9 +260,9 @@ impl<'a> Writing<'a> {
 }
 
 /// Where blobs lie until they are whole, for as long as the writer or one of its blobs is there.
-struct Partial(PathBuf);
+struct Place(PathBuf);
 
-impl Drop for Partial {
+impl Drop for Place {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0); // if it is empty now
     }
@@ -271,7 +301,7 @@ impl Unfinished {
 struct Listed {
     path: PathBuf,
     list: Unfinished,
-    _partial: Arc<Partial>,
+    _partial: Arc<Place>,
 }
 
 impl Drop for Listed {
@@ -297,6 +327,8 @@ pub struct BlobWriter<'a> {
     size: u64,
     hasher: Hasher,
     offset: u64,
+    /// Removes the file, where nobody can go on with it.
+    _own: Option<TempPath>,
     listed: Listed,
 }
 
@@ -324,7 +356,9 @@ impl<'a> BlobWriter<'a> {
                 }
             }
         }
-        let mut blob = BlobWriter { layout, file, path, digest, size, hasher, offset, listed };
+        let _own = None;
+        let mut blob =
+            BlobWriter { layout, file, path, digest, size, hasher, offset, _own, listed };
         if offset == 0 {
             blob.restart()?; // longer than the blob: nothing of it is trusted
         }
@@ -352,7 +386,7 @@ impl<'a> BlobWriter<'a> {
     }
 
     /// Forgets what is here already.
-    pub fn restart(&mut self) -> Result<()> {
+    fn restart(&mut self) -> Result<()> {
         self.file.set_len(0).at(&self.path)?;
         self.file.seek(SeekFrom::Start(0)).at(&self.path)?;
         self.hasher = self.digest.hasher();
@@ -402,7 +436,7 @@ impl Write for BlobWriter<'_> {
 /// A blob on its way in, whose digest will be known at its end. Dropped before, it leaves nothing.
 pub struct NewBlob<'a> {
     layout: &'a Layout,
-    file: tempfile::NamedTempFile,
+    file: NamedTempFile,
     hasher: Hasher,
     size: u64,
     listed: Listed,
@@ -445,7 +479,7 @@ impl<'a> NewBlob<'a> {
 /// A blob that is all there, and has no name yet. Dropped before it has, it leaves nothing.
 pub struct SealedBlob<'a> {
     layout: &'a Layout,
-    file: tempfile::NamedTempFile,
+    file: NamedTempFile,
     /// The digest of its bytes.
     pub digest: Digest,
     /// How many they are.
@@ -528,6 +562,7 @@ fn publish(layout: &Layout, file: &File, listed: &Listed, digest: &Digest) -> Re
     let (path, target) = (&listed.path, layout.dir.join(blob_path(digest)));
     let publish = || {
         file.sync_all().at(path)?;
+        layout.open_dir(&format!("blobs/{}", digest.algorithm()))?; // it may be a link elsewhere
         match fs::rename(path, &target) {
             Err(err) if err.kind() == ErrorKind::NotFound => {
                 // The first blob of its algorithm.
@@ -567,6 +602,8 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File> {
 }
 
 /// Replaces the file `name` in `dir`, which is locked, by one with these bytes; the caller syncs the directory.
+///
+/// It is for whom the old one was, whatever our umask and whoever we are; a first one is for everybody, as blobs are.
 pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = dir.join(name);
     // One name for all, so that nothing is left of those who died: the lock makes it ours.
@@ -575,6 +612,14 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
         file.write_all(bytes)?;
+        let mut mode = blob_mode();
+        if let Ok(old) = fs::metadata(&path) {
+            mode = Permissions::from_mode(old.mode() & 0o777);
+            if geteuid().is_root() {
+                let _ = fchown(&file, Some(old.uid()), Some(old.gid())); // who is nobody in our user namespace
+            }
+        }
+        file.set_permissions(mode)?;
         file.sync_all()?;
         fs::rename(&new, &path)
     };
@@ -582,39 +627,16 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Removes what writers left that died before they knew the digest.
-fn collect(dir: &Path) -> Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(_) => return Ok(()), // nothing is on its way in
-    };
-    for entry in entries.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(b"new-")
-            && let Ok(file) = File::open(entry.path())
+fn collect(layout: &Layout) {
+    let Some(partial) = Partial::open(&layout.dir) else { return }; // nothing is on its way in
+    partial.names(|name| {
+        if name.to_bytes().starts_with(b"new-")
+            && let Some(file) = partial.file(name)
             && file.try_lock().is_ok()
         {
-            let _ = fs::remove_file(entry.path());
+            let _ = partial.remove(name);
         }
-    }
-    Ok(())
-}
-
-/// Opens, or makes, a partial blob. A link in its place is not followed.
-fn open_partial(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .mode(0o644)
-        .custom_flags(flags)
-        .open(path)
-}
-
-fn make_dir(dir: &Path) -> Result<()> {
-    match fs::create_dir(dir) {
-        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made.at(dir),
-    }
+    });
 }
 
 fn blob_mode() -> Permissions {

@@ -9,9 +9,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use rustix::io::Errno;
 
 use super::{Namespace, without_boot};
-use crate::error::At;
+use crate::error::{self, At};
 use crate::tree;
 
 /// An unpacked layer.
@@ -49,9 +50,12 @@ impl Unpacked {
         self.key.split('.').next().unwrap_or(&self.key)
     }
 
-    /// Returns the bytes that it takes on the disk.
-    pub fn usage(&self) -> Result<u64> {
-        tree::usage(&self.path)
+    /// Returns the bytes that it takes on the disk; nothing if somebody has removed it, or is removing it.
+    pub fn usage(&self) -> Result<Option<u64>> {
+        match tree::usage(&self.path) {
+            Err(err) if error::find(&err) == Some(&Errno::NOENT) => Ok(None),
+            bytes => bytes.map(Some),
+        }
     }
 
     /// Returns whether nobody uses it at this moment.
@@ -59,12 +63,13 @@ impl Unpacked {
         File::open(&self.path).is_ok_and(|dir| dir.try_lock().is_ok())
     }
 
-    /// Removes the layer, unless somebody uses it; returns whether it is gone.
-    pub fn remove(&self) -> Result<bool> {
-        let Ok(lock) = File::open(&self.path) else { return Ok(false) };
+    /// Removes the layer, and returns how many bytes that freed; nothing if somebody uses it or has removed it.
+    pub fn remove(&self) -> Result<Option<u64>> {
+        let Ok(lock) = File::open(&self.path) else { return Ok(None) };
         if lock.try_lock().is_err() || !tree::is_at(&lock, &self.path)? {
-            return Ok(false);
+            return Ok(None);
         }
+        let bytes = tree::usage(&self.path)?;
         // If we die, it looks like what is left of one that was on its way in, and is collected.
         let gone = self.path.with_file_name(format!(".{}.{}.tmp", self.key, std::process::id()));
         fs::rename(&self.path, &gone).at(&self.path)?;
@@ -72,7 +77,7 @@ impl Unpacked {
         drop(lock);
         // A file that could not be removed at first may be in the second pass.
         tree::remove(&gone).or_else(|_| tree::remove(&gone))?;
-        Ok(true)
+        Ok(Some(bytes))
     }
 }
 
@@ -92,4 +97,26 @@ pub fn without(
 ) -> Vec<Unpacked> {
     let needed = |layer: &Unpacked| chains.contains(layer.chain()) || keys.contains(&layer.key);
     unpacked.into_iter().filter(|layer| !needed(layer)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_who_remove_a_layer_one_does_and_the_others_find_it_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layer");
+        fs::create_dir_all(path.join("diff/d")).unwrap();
+        fs::write(path.join("diff/d/file"), vec![7; 10_000]).unwrap();
+        let layer = Unpacked { key: "layer".into(), path };
+        assert!(layer.usage().unwrap().is_some());
+        let removed: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| layer.remove().unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(removed.iter().flatten().count(), 1);
+        assert_eq!((layer.usage().unwrap(), layer.remove().unwrap()), (None, None));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }

@@ -301,6 +301,7 @@ fn hand_over<'a>(
         None => {
             if is_kept {
                 deliver::name(writing, desc, &names)?;
+                store.mark_used(&digest);
             }
             names.first().map_or_else(|| digest.to_string(), |name| name.at(&digest))
         }

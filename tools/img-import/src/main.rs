@@ -65,7 +65,9 @@ fn run(args: Args) -> Result<()> {
     let created = created()?;
     let store = args.root.open()?;
     let tar = open(&args.file)?;
-    confine(&Allowed { write: &[store.images.dir()], ..Allowed::default() })?;
+    let marks = store.make_marks().ok();
+    let write: Vec<&Path> = marks.as_deref().into_iter().chain([store.images.dir()]).collect();
+    confine(&Allowed { write: &write, ..Allowed::default() })?;
     let writing = store.images.writing()?;
     let layer = copy(tar, &args.file, &writing)?;
     let (media_type, diff_id) = layer_of(&layer).at(&args.file)?;
@@ -85,6 +87,7 @@ fn run(args: Args) -> Result<()> {
     let digest = writing.put(&manifest)?;
     let desc = image::descriptor(MediaType::ImageManifest, &digest, manifest.len() as u64);
     writing.tag(&args.name, &desc, None)?;
+    store.mark_used(&digest);
     cli::result(args.name.at(&digest))
 }
 

@@ -18,6 +18,7 @@ use common::error::{At, Hint, Usage};
 use common::image;
 use common::layout::Writing;
 use common::reference::Reference;
+use common::store::Store;
 
 /// Read images from an archive
 #[derive(Parser)]
@@ -43,7 +44,9 @@ fn run(args: Args) -> Result<()> {
     let input = args.input.as_deref().filter(|path| path.as_os_str() != "-");
     let store = args.root.open()?;
     let archive = open(input)?;
-    confine(&Allowed { write: &[store.images.dir()], ..Allowed::default() })?;
+    let marks = store.make_marks().ok();
+    let write: Vec<&Path> = marks.as_deref().into_iter().chain([store.images.dir()]).collect();
+    confine(&Allowed { write: &write, ..Allowed::default() })?;
     let writing = store.images.writing()?;
     let unfinished = writing.unfinished();
     cli::on_interrupt(move || unfinished.remove())?;
@@ -55,7 +58,7 @@ fn run(args: Args) -> Result<()> {
             return Err(err).at(input.unwrap_or(Path::new("stdin")));
         }
     };
-    loaded.iter().try_for_each(|image| name(image, &writing, args.quiet))
+    loaded.iter().try_for_each(|image| name(image, &writing, &store, args.quiet))
 }
 
 fn open(input: Option<&Path>) -> Result<File> {
@@ -71,7 +74,7 @@ fn open(input: Option<&Path>) -> Result<File> {
 }
 
 /// Gives an image the names that it has in the archive.
-fn name(image: &Loaded, writing: &Writing, quiet: bool) -> Result<()> {
+fn name(image: &Loaded, writing: &Writing, store: &Store, quiet: bool) -> Result<()> {
     let digest = image::digest(&image.desc)?;
     let mut names: Vec<Reference> = Vec::new();
     for text in &image.names {
@@ -87,10 +90,12 @@ fn name(image: &Loaded, writing: &Writing, quiet: bool) -> Result<()> {
     }
     if names.is_empty() {
         writing.keep(&image.desc)?;
+        store.mark_used(&digest);
         return cli::result(digest);
     }
     for name in &names {
         writing.tag(name, &image.desc, None)?;
+        store.mark_used(&digest);
         cli::result(name.at(&digest))?;
     }
     Ok(())

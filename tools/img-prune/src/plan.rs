@@ -116,7 +116,7 @@ impl Prune<'_> {
                 sizes.insert(digest.to_string(), bytes);
             }
             for layer in &self.unpacked {
-                sizes.insert(layer.key.clone(), layer.usage()?);
+                sizes.extend(layer.usage()?.map(|bytes| (layer.key.clone(), bytes)));
             }
         }
         let mut entries = Vec::with_capacity(index.images().len());

@@ -54,12 +54,12 @@ impl Removal<'_> {
     }
 
     fn forget_name(&self, index: &mut Index, operand: &Operand, name: &str) -> Result<Vec<Image>> {
-        let named = |image: &Image| image.name() == Some(name);
-        let Some(image) = index.images().iter().find(|image| named(image)) else {
+        let Some(image) = index.images().iter().find(|image| image.name() == Some(name)) else {
             return Err(anyhow!("{operand}: no such image"));
         };
         let digest = image.digest().to_owned();
-        let last = index.images().iter().filter(|other| other.digest() == digest).count() == 1;
+        let mut entries = index.images().iter().filter(|other| other.digest() == digest);
+        let last = entries.all(|other| other.name() == Some(name));
         if last && let Some(user) = self.users.find(self.layout, image) {
             if !self.force {
                 return Err(in_use(operand, &user.container)).hint(|| force(user.runs));
@@ -70,7 +70,7 @@ impl Removal<'_> {
                 return Ok(Vec::new());
             }
         }
-        Ok(index.retain(|image| !named(image)))
+        Ok(index.remove(name)?.into_iter().collect())
     }
 
     fn forget_image(

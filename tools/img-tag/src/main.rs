@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use common::cli::{self, Operand, Root};
+use common::cli::{self, Found, Operand, Root};
 use common::digest::Digest;
 use common::error::Usage;
 use common::image;
@@ -40,11 +40,27 @@ fn run(args: Args) -> Result<()> {
         return Err(Usage(format!("{}: a digest cannot be given to an image", args.name)).into());
     }
     let store = args.root.open()?;
-    let found = args.image.find_in_store(&store)?;
+    let mut found = args.image.find_in_store(&store)?;
+    choose(&mut found)?;
     found.layout.writing()?.tag(&args.name, &found.desc, args.only_if.as_ref())?;
+    found.mark_used(&store);
     let digest = image::digest(&found.desc)?;
     cli::result(match found.dir {
         Some(dir) => dir.at(Some(&args.name), &digest),
         None => args.name.at(&digest),
     })
+}
+
+/// Of an index that is kept for its digest alone, takes the image that was chosen from it.
+///
+/// Its other images are not here, and a name of all of them would be of no use.
+fn choose(found: &mut Found) -> Result<()> {
+    let digest = image::digest(&found.desc)?;
+    let index = found.layout.index()?;
+    if index.find_digest(&digest)?.is_none()
+        && let Some(image) = index.images().iter().find(|it| it.chosen_from() == Some(digest))
+    {
+        found.desc = image.descriptor()?;
+    }
+    Ok(())
 }

@@ -112,7 +112,7 @@ fn unpack(
     let options = Options { owners: ids.owners, ..Options::default() };
     let mut tree = Tree::open(&dir, options)?;
     for (desc, diff_id) in image::layers(&image.manifest, &image.config)? {
-        let applied = tree.apply(layout.open_blob(desc)?, desc, Some(&diff_id))?;
+        let applied = tree.apply_from(layout, desc, &diff_id)?;
         applied.warnings.iter().for_each(|text| warn(text));
     }
     match &ids.shift {

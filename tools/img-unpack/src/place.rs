@@ -1,6 +1,6 @@
 //! Where the result goes: made beside its place and renamed, or made in the directory that is there already.
 
-use std::fs::{self, File, Metadata, Permissions};
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const BESIDE: &str = ".img-unpack-";
 pub struct Place {
     dir: PathBuf,
     /// Where it is made, open since before anything was written: syncfs(2) may have told
-    /// somebody else of an error by the time that we ask.
+    /// somebody else of an error by the time that we ask. It is locked, as long as we are at work.
     made: File,
     /// What is to be at `dir` in the end.
     result: PathBuf,
@@ -35,7 +35,7 @@ enum Remains {
     Nothing,
     /// A directory of ours, beside the place.
     Beside(PathBuf),
-    /// What is in a directory of the user's, which had this owner and mode.
+    /// What is in a directory of the user's that we hold the lock of, and which had this owner and mode.
     Within(PathBuf, Metadata),
 }
 
@@ -50,23 +50,29 @@ impl Place {
             std::mem::forget(remains); // and nothing is published any more
         })?;
 
-        let metadata = match fs::metadata(dir) {
+        let is_there = match fs::metadata(dir) {
             Ok(metadata) if !metadata.is_dir() => bail!("{}: not a directory", dir.display()),
-            Ok(metadata) => Some(metadata),
-            Err(err) if err.kind() == ErrorKind::NotFound => None,
+            Ok(_) => true,
+            Err(err) if err.kind() == ErrorKind::NotFound => false,
             Err(err) => return Err(err).at(dir),
         };
-        let (result, made) = match metadata {
-            Some(metadata) => {
+        let (result, made) = match is_there {
+            true => {
+                let made = File::open(dir).at(dir)?;
+                // Two of us would each find it empty, and the one that fails would empty it. A file
+                // system without locks has none to hold.
+                if let Err(TryLockError::WouldBlock) = made.try_lock() {
+                    bail!("{}: another img-unpack is unpacking there", dir.display());
+                }
                 if fs::read_dir(dir).at(dir)?.next().is_some() {
                     return Err(anyhow!("{}: not empty", dir.display())).hint(|| {
                         "it takes a directory that is empty, or that does not exist yet".into()
                     });
                 }
-                *lock(&remains) = Remains::Within(dir.into(), metadata);
-                (dir.into(), File::open(dir).at(dir)?)
+                *lock(&remains) = Remains::Within(dir.into(), made.metadata().at(dir)?);
+                (dir.into(), made)
             }
-            None => {
+            false => {
                 ensure!(dir.file_name().is_some(), "{}: cannot be made", dir.display());
                 let parent = tree::above(dir);
                 fs::metadata(parent).at(parent)?;

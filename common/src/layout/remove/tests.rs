@@ -331,3 +331,72 @@ fn those_who_remove_take_turns() {
     });
     assert_eq!(removed, 7);
 }
+
+#[test]
+fn nothing_is_removed_elsewhere_and_no_fifo_is_waited_for() {
+    let t = scratch();
+    let (layout, victim) = (t.layout.dir(), t._dir.path().join("victim"));
+    fs::create_dir_all(victim.join("sha256")).unwrap();
+    let blob = format!("sha256/{}", Digest::of(b"theirs").hex());
+    for name in ["new-report.txt", "old", &blob] {
+        fs::write(victim.join(name), "theirs").unwrap();
+    }
+    let all = || {
+        let removing = t.layout.removing(Duration::ZERO)?;
+        let mut unneeded = removing.unneeded(&t.layout.index()?)?;
+        unneeded.extend(removing.abandoned(Duration::ZERO));
+        removing.remove(unneeded)
+    };
+    let partial = layout.join(PARTIAL);
+    t.put("garbage");
+    let here = Digest::of(b"garbage");
+    // Neither a link to a directory elsewhere, nor one to the blobs, which would all be abandoned.
+    for target in [victim.as_path(), std::path::Path::new("blobs/sha256")] {
+        symlink(target, &partial).unwrap();
+        let writing = t.layout.writing().unwrap();
+        let refused = [
+            writing.put(b"new").map(drop),
+            writing.new_blob().map(drop),
+            writing.blob(&Digest::of(b"new"), 3).map(drop),
+        ];
+        for refused in refused {
+            let line = error::line(&refused.unwrap_err());
+            assert!(line.ends_with(".partial: not a directory"), "{line}");
+        }
+        drop(writing);
+        assert!(t.layout.looking().abandoned(Duration::ZERO).is_empty());
+        assert_eq!(t.layout.size(&here), Some(7));
+        fs::remove_file(&partial).unwrap();
+    }
+    assert_eq!(all().unwrap(), 7);
+    // What is no file is nobody's.
+    fs::create_dir(&partial).unwrap();
+    let hex = Digest::of(b"new").hex();
+    for name in ["new-fifo".to_owned(), format!("sha256-{hex}")] {
+        nix::unistd::mkfifo(&partial.join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    symlink(victim.join("old"), partial.join("new-link")).unwrap();
+    let writing = t.layout.writing().unwrap();
+    let line = error::line(&writing.blob(&Digest::of(b"new"), 3).map(drop).unwrap_err());
+    assert!(line.ends_with(": not a regular file"), "{line}");
+    drop(writing);
+    assert_eq!(all().unwrap(), 0);
+    assert_eq!(fs::read_dir(&partial).unwrap().count(), 3);
+    fs::remove_dir_all(&partial).unwrap();
+    // Somebody else's blobs.
+    for (at, target) in [("blobs/sha256", victim.join("sha256")), ("blobs", victim.clone())] {
+        let path = layout.join(at);
+        fs::remove_dir(&path).unwrap();
+        symlink(target, &path).unwrap();
+        for refused in [all().map(drop), t.layout.writing().unwrap().put(b"new").map(drop)] {
+            let line = error::line(&refused.unwrap_err());
+            assert!(line.contains("a symlink that leaves the layout"), "{line}");
+        }
+        let removing = Removing { alone: Some(File::open(layout).unwrap()), ..t.layout.looking() };
+        let path = format!("blobs/{}", blob);
+        assert!(removing.remove(vec![Unneeded { path, bytes: 6, rank: 2 }]).is_err());
+        fs::remove_file(layout.join(at)).unwrap();
+    }
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 3);
+    assert_eq!(fs::read(victim.join(blob)).unwrap(), b"theirs");
+}
