@@ -268,16 +268,15 @@ pub fn ensure_root() -> Result<Mapping> {
     if Uid::effective().is_root() {
         return Mapping::current();
     }
-    let _ = WAS.set((Uid::effective(), Gid::effective()));
     let mapping = Mapping::of_user()?;
     enter(&mapping)?;
     Ok(mapping)
 }
 
-/// Whom [`ensure_root`] has made root.
+/// Whom [`enter`] has made root.
 static WAS: OnceLock<(Uid, Gid)> = OnceLock::new();
 
-/// Returns who we were before [`ensure_root`] made us root, if it did.
+/// Returns who we were before [`enter`] made us root, if we were not root before.
 pub fn was() -> Option<(Uid, Gid)> {
     WAS.get().copied()
 }
@@ -337,6 +336,9 @@ pub fn enter(mapping: &Mapping) -> Result<()> {
     }
     written?;
     become_root()?;
+    if !uid.is_root() {
+        let _ = WAS.set((uid, gid));
+    }
 
     // Else a mount of ours would be received by nobody, but one of the host's by us.
     keep_mounts().hint_if(forbidden)
