@@ -511,20 +511,6 @@ fn advice(errno: Errno, proc: &Path) -> Option<String> {
     }
 }
 
-/// Adds advice that depends on the error.
-trait HintIf<T> {
-    fn hint_if(self, advice: fn(&Error) -> Option<String>) -> Result<T>;
-}
-
-impl<T, E: Into<Error>> HintIf<T> for Result<T, E> {
-    fn hint_if(self, advice: fn(&Error) -> Option<String>) -> Result<T> {
-        self.map_err(Into::into).or_else(|err| match advice(&err) {
-            Some(text) => Err(err).hint(|| text),
-            None => Err(err),
-        })
-    }
-}
-
 /// Returns where newuidmap or newgidmap is.
 fn helper(name: &str) -> Option<PathBuf> {
     // A stripped-down PATH (cron, sudo) still has a /usr/bin on disk.
