@@ -1,6 +1,7 @@
 //! What all mains share: operands, result lines, errors and exit status.
 //!
-//! Below this floor nothing reads arguments, prints or exits. Results go to
+//! Below this floor nothing prints or exits, and nothing reads arguments but
+//! [`crate::runtime::init`], which a program of ours has started. Results go to
 //! stdout, all else to stderr; an error is one line and perhaps a hint.
 
 mod csv;
