@@ -35,7 +35,7 @@ use crate::store::Store;
 use crate::sys;
 
 pub use csv::{boolean, csv};
-pub use dir::Dir;
+pub use dir::{Dir, is_path};
 pub use duration::duration;
 pub use interrupt::{on_interrupt, temporary};
 pub use moment::moment;

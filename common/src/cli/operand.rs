@@ -20,7 +20,7 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use oci_spec::image::Descriptor;
 use tempfile::TempDir;
 
-use super::{Dir, temporary};
+use super::{Dir, is_path, temporary};
 use crate::archive;
 use crate::digest::Digest;
 use crate::error::{self, At, Hint, Usage};
@@ -469,12 +469,10 @@ impl FromStr for Operand {
 
     fn from_str(text: &str) -> Result<Self> {
         let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let is_path = matches!(text, "." | "..")
-            || ["/", "./", "../"].iter().any(|start| text.starts_with(start));
         if text == "-" {
             return Ok(Operand::Stdin);
         }
-        if is_path {
+        if is_path(text) {
             return Place::parse(text).map(Operand::Path);
         }
         check_typography(text)?;
