@@ -37,7 +37,7 @@ use crate::sys;
 pub use csv::{boolean, csv};
 pub use dir::{Dir, is_path};
 pub use duration::duration;
-pub use interrupt::{on_interrupt, temporary};
+pub use interrupt::{die_of, hold_signals, on_interrupt, temporary};
 pub use moment::moment;
 pub use operand::{Entry, Found, NoSuchImage, Operand};
 pub use operands::Operands;
