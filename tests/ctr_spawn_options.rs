@@ -153,7 +153,17 @@ fn a_name_is_one_containers() {
         t.sh("ctr-spawn --name web app true; ctr-spawn --name web app true")
             .exits(125)
             .says("ctr-spawn: web: the container ")
-            .says("has this name");
+            .says("has this name")
+            .says("hint: another name, or ");
+        // The hint is true: it names nothing that runs, and frees the name.
+        t.sh("ctr-spawn --name owned app sh -c 'touch /f; chown 33:33 /f; exit 0'
+              ctr-spawn --name owned app true 2>&1 | sed -n 's/^hint: another name, or //p' | sh
+              ctr-spawn --name owned app true")
+            .is_silent();
+        t.sh("mkfifo gate; ctr-spawn --name runs -i app cat <gate & exec 3>gate
+              until [ -h $TARE_ROOT/containers/.names/runs ]; do sleep 0.01; done
+              ctr-spawn --name runs app true 2>&1 | sed -n 's/^hint: //p'; exec 3>&-; wait")
+            .prints("another name: that container runs\n");
         t.sh("ctr-spawn --rm --name once app true; ctr-spawn --rm --name once app true")
             .is_silent();
         t.sh(

@@ -41,6 +41,28 @@ fn pull_says_what_is_new() {
 }
 
 #[test]
+fn pull_of_all_tags_says_each() {
+    let t = Sandbox::new().with_registry();
+    t.registry().add(busybox(), "team/app", "1");
+    t.registry().add(busybox(), "team/app", "latest");
+    let name = format!("{}/team/app", t.registry().address());
+    let digest = &busybox().digest;
+    let pulled = |status: &str| {
+        format!(
+            "1: Pulling from team/app\nDigest: {digest}\nlatest: Pulling from team/app\nDigest: {digest}\n\
+             Status: {status} for {name}\n{name}\n"
+        )
+    };
+    docker(&t, "docker pull -a $REGISTRY/team/app 2>progress")
+        .prints(&pulled("Downloaded newer image"));
+    docker(&t, "docker image pull --all-tags $REGISTRY/team/app 2>progress")
+        .prints(&pulled("Image is up to date"));
+    docker(&t, "docker pull -aq $REGISTRY/team/app").prints(&format!("{name}\n"));
+    docker(&t, "docker pull -a $REGISTRY/team/app:1")
+        .fails("tag can't be used with --all-tags/-a\n");
+}
+
+#[test]
 fn pull_of_an_index_names_the_index() {
     use sandbox::image::{Image, architecture};
     let t = Sandbox::new().with_registry();
@@ -66,7 +88,12 @@ fn push_says_what_is_there_now() {
     t.sh("img-pull -q --root ./other $REGISTRY/team/app")
         .prints(&format!("{name}:latest@{digest}\n"));
     docker(&t, "docker push -q $REGISTRY/team/nope").says("no such image").exits(1);
-    docker(&t, "docker push -a $REGISTRY/team/app").says("not supported here").exits(125);
+    docker(&t, "docker tag app:v1 $REGISTRY/team/app:1; docker push -a $REGISTRY/team/app 2>progress >all; grep -v digest all; grep digest all | sort").prints(&format!(
+        "The push refers to repository [{name}]\n1: digest: {digest} size: {size}\nlatest: digest: {digest} size: {size}\n"
+    ));
+    docker(&t, "docker push --all-tags --quiet $REGISTRY/team/app").prints(&format!("{name}\n"));
+    docker(&t, "docker push -a $REGISTRY/team/app:1")
+        .fails("tag can't be used with --all-tags/-a\n");
 }
 
 #[test]
@@ -346,6 +373,9 @@ fn version_and_info_say_what_is_here() {
         .prints(&format!("1 0 linux\n{version}\n"));
     docker(&t, "docker info | grep -c 'Images: 1$'").prints("1\n");
     docker(&t, "docker info -f '{{json .}}'").says("only names of fields can be in it").exits(1);
+    docker(&t, "docker version --format json").fails(
+        "docker: --format: only names of fields can be in it, as {{.Client.Version}}, and not 'json'\n",
+    );
     docker(
         &t,
         "docker | head -1; docker help | head -1; docker --help | head -1; docker image | head -1",
@@ -394,6 +424,7 @@ fn a_wrong_command_line_ends_as_dockers() {
     docker(&t, "docker image foo").fails(
         "docker: unknown command: docker image foo\n\nUsage:  docker image\n\nRun 'docker image --help' for more information\n",
     );
+    docker(&t, "docker buildx create").says("unknown command: docker buildx create\n").exits(1);
     docker(&t, "docker --foo images").says("unknown flag: --foo\n").exits(125);
 }
 
@@ -409,8 +440,9 @@ fn what_is_not_here_yet_is_said_and_not_passed_over() {
             "'docker container exec' is not here yet: it comes with ctr-exec",
             1,
         ),
+        ("container list", "'docker container list' is not here yet: it comes with ctr-ps", 1),
+        ("container prune", "'docker container prune' is not here yet: it comes with ctr-prune", 1),
         ("volume", "'docker volume' is not here yet: it comes with vol-ls", 1),
-        ("pull -a app", "'docker pull -a': not supported here", 125),
         (
             "pull --disable-content-trust=false app",
             "'docker pull --disable-content-trust': not supported here",

@@ -252,6 +252,14 @@ fn a_damaged_image_keeps_all_blobs_until_it_is_removed() {
 }
 
 #[test]
+fn a_layout_without_images_has_none_to_offer() {
+    let t = Sandbox::with_image("app");
+    t.sh("cp -r $TARE_ROOT/images l; img-rm ./l:app").prints("./l:app\n");
+    t.sh("img-rm ./l:app").fails("img-rm: ./l:app: no such image\n");
+    t.sh("img-history ./l:app").fails("img-history: ./l:app: no such image\n");
+}
+
+#[test]
 fn a_user_removes_his_images() {
     let t = Sandbox::with_image("app").as_user();
     t.sh("img-rm app").prints("app\n");

@@ -39,6 +39,7 @@ use crate::digest;
 use crate::error::{At, Hint};
 use crate::runtime::{Running, cgroup};
 use crate::tree;
+use crate::userns::{self, Mapping};
 
 pub use users::{Use, Users};
 
@@ -187,10 +188,13 @@ impl Container {
         if let Ok(other) = fs::read_link(&link) {
             let other_dir = self.containers.join(&other);
             if other_dir.try_exists().at(&other_dir)? {
-                let short: String = other.display().to_string().chars().take(12).collect();
+                let other = other.to_string_lossy();
+                let short: String = other.chars().take(12).collect();
                 let taken = anyhow!("{name}: the container {short} has this name");
-                return Err(taken)
-                    .hint(|| format!("another name, or rm -r {}", other_dir.display()));
+                return Err(taken).hint(|| match is_alive(&self.containers, &other) {
+                    Some(false) => format!("another name, or {}", removal(&other_dir)),
+                    _ => "another name: that container runs".into(),
+                });
             }
             fs::remove_file(&link).at(&link)?; // its container is gone
         }
@@ -395,6 +399,17 @@ fn remove(containers: &Path, id: &str, name: Option<&str>) -> Result<()> {
     removed
 }
 
+/// Returns the command that removes a container's directory, in which files may be of all the users that it had.
+fn removal(dir: &Path) -> String {
+    let namespace = match (userns::was(), Mapping::current()) {
+        (None, _) => "",
+        // Alone, too, since the kernel makes an overlay's work directory one that only root reads.
+        (_, Ok(mapping)) if mapping.is_single() => "unshare --map-root-user ",
+        _ => "unshare --map-root-user --map-auto ",
+    };
+    format!("{namespace}rm -r {}", dir.display())
+}
+
 /// Takes the lock under which names are given and taken away.
 fn lock_names(containers: &Path) -> Result<File> {
     let names = containers.join(".names");
@@ -449,6 +464,20 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path().join(".rm")).unwrap().count(), 0);
         first.remove().unwrap();
         Container::create(dir.path(), Some("web"), false).unwrap();
+    }
+
+    #[test]
+    fn what_runs_is_not_to_be_removed_for_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Container::create(dir.path(), Some("web"), false).unwrap();
+        let hint = || {
+            let err = Container::create(dir.path(), Some("web"), false).unwrap_err();
+            crate::error::hint_of(&err).unwrap().to_owned()
+        };
+        assert_eq!(hint(), "another name: that container runs");
+        let path = first.dir().to_owned();
+        drop(first);
+        assert_eq!(hint(), format!("another name, or rm -r {}", path.display()));
     }
 
     #[test]

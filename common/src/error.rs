@@ -26,6 +26,9 @@ impl<T, E: Into<Error>> At<T> for Result<T, E> {
 pub trait Hint<T> {
     /// Prints `hint` on a line of its own below the error, unless the cause has one already.
     fn hint(self, hint: impl FnOnce() -> String) -> Result<T, Error>;
+
+    /// The same, where there is something to be said of this error.
+    fn hint_if(self, hint: impl FnOnce(&Error) -> Option<String>) -> Result<T, Error>;
 }
 
 impl<T, E: Into<Error>> Hint<T> for Result<T, E> {
@@ -36,6 +39,13 @@ impl<T, E: Into<Error>> Hint<T> for Result<T, E> {
                 return err;
             }
             Error::new(Advised { hint: hint(), error: err })
+        })
+    }
+
+    fn hint_if(self, hint: impl FnOnce(&Error) -> Option<String>) -> Result<T, Error> {
+        self.map_err(Into::into).or_else(|err| match hint(&err) {
+            Some(text) => Err(err).hint(|| text),
+            None => Err(err),
         })
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -169,6 +169,26 @@ pub fn put_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(new.path(), bytes).at(path)?;
     new.persist(path).at(path)?;
     Ok(())
+}
+
+/// Reads a file, but no more than `most` bytes of it.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Appends a name to a path in a tree, whose root is the empty path.
+pub fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.into() } else { [path, b"/", name].concat() }
+}
+
+/// Returns a path at which a name in an open directory can be looked up by a call that takes no directory.
+pub fn by_fd(dir: impl AsFd, name: &CStr) -> CString {
+    let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.to_bytes());
+    // Neither a number nor the name, a C string, has a NUL in it.
+    CString::new(path).unwrap()
 }
 
 /// Says whether `file` is still what `path` names.
@@ -506,10 +526,7 @@ pub(crate) enum Node<'fd> {
 
 impl Node<'_> {
     pub(crate) fn named(dir: impl AsFd, name: &CStr) -> Node<'static> {
-        let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
-        path.extend_from_slice(name.to_bytes());
-        // Neither a number nor the name, a C string, has a NUL in it.
-        Node::Named(CString::new(path).unwrap())
+        Node::Named(by_fd(dir, name))
     }
 
     /// Returns the names of its attributes, a NUL behind each; none where there cannot be any.

@@ -268,16 +268,15 @@ pub fn ensure_root() -> Result<Mapping> {
     if Uid::effective().is_root() {
         return Mapping::current();
     }
-    let _ = WAS.set((Uid::effective(), Gid::effective()));
     let mapping = Mapping::of_user()?;
     enter(&mapping)?;
     Ok(mapping)
 }
 
-/// Whom [`ensure_root`] has made root.
+/// Whom [`enter`] has made root.
 static WAS: OnceLock<(Uid, Gid)> = OnceLock::new();
 
-/// Returns who we were before [`ensure_root`] made us root, if it did.
+/// Returns who we were before [`enter`] made us root, if we were not root before.
 pub fn was() -> Option<(Uid, Gid)> {
     WAS.get().copied()
 }
@@ -337,6 +336,9 @@ pub fn enter(mapping: &Mapping) -> Result<()> {
     }
     written?;
     become_root()?;
+    if !uid.is_root() {
+        let _ = WAS.set((uid, gid));
+    }
 
     // Else a mount of ours would be received by nobody, but one of the host's by us.
     keep_mounts().hint_if(forbidden)
@@ -506,20 +508,6 @@ fn advice(errno: Errno, proc: &Path) -> Option<String> {
             Some("this kernel was built without user namespaces".into())
         }
         _ => None,
-    }
-}
-
-/// Adds advice that depends on the error.
-trait HintIf<T> {
-    fn hint_if(self, advice: fn(&Error) -> Option<String>) -> Result<T>;
-}
-
-impl<T, E: Into<Error>> HintIf<T> for Result<T, E> {
-    fn hint_if(self, advice: fn(&Error) -> Option<String>) -> Result<T> {
-        self.map_err(Into::into).or_else(|err| match advice(&err) {
-            Some(text) => Err(err).hint(|| text),
-            None => Err(err),
-        })
     }
 }
 

@@ -212,3 +212,20 @@ fn img_build() {
     let result = "id $TARE_ROOT/layers/.*.tmp $TARE_ROOT/containers/.build/[0-9a-f]*";
     Filler { command: "img-build -q -t new --iidfile id c", status: 1, result }.fill_both(&t);
 }
+
+#[test]
+fn img_rm_says_how_to_make_room() {
+    if cannot() {
+        return;
+    }
+    let t = Sandbox::with_image("old");
+    let disk = Disk::tmpfs(&t.path("disk"), "mode=755,size=32m");
+    t.set("DISK", disk.path());
+    t.sh("cp -a $TARE_ROOT $DISK/tare").is_silent();
+    let run = |script: &str| t.sh(&format!("export TARE_ROOT=$DISK/tare; {script}"));
+    run("img-ls -q >names; cat /dev/zero >$DISK/fill 2>said; img-rm old")
+        .exits(1)
+        .says("No space left on device")
+        .says(&format!("hint: rm -r {}/tare/cache makes room", disk.path().display()));
+    run("rm -r $TARE_ROOT/cache; img-rm old").prints("old\n");
+}

@@ -36,8 +36,10 @@ fn an_error_names_the_file_the_line_and_what_to_write() {
         "img-build: Dockerfile:3: COPY: there is no flag --form\nhint: --from\n",
         2,
     );
-    t.sh("img-build --parse -f none .").fails(
-        "img-build: none: No such file or directory (os error 2)\n\
+    t.sh("img-build --parse -f none .")
+        .fails("img-build: none: No such file or directory (os error 2)\n");
+    t.sh("mkdir empty; img-build --parse empty").fails(
+        "img-build: empty/Dockerfile: No such file or directory (os error 2)\n\
          hint: -f FILE, if it has another name\n",
     );
 }

@@ -44,6 +44,11 @@ impl Dir {
     }
 }
 
+/// Returns whether an operand is a path, and not a name: contract 1.
+pub fn is_path(text: &str) -> bool {
+    matches!(text, "." | "..") || ["/", "./", "../"].iter().any(|start| text.starts_with(start))
+}
+
 impl FromStr for Dir {
     type Err = Error;
 
@@ -55,12 +60,11 @@ impl FromStr for Dir {
 impl Display for Dir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string_lossy();
-        let plain = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
-        match (plain, text.as_ref()) {
-            (true, text) => f.write_str(text),
+        match text.as_ref() {
             // With a digest behind it, `..` alone would be the name of an image.
-            (false, dots @ ("." | "..")) => write!(f, "{dots}/."),
-            (false, text) => write!(f, "./{text}"),
+            dots @ ("." | "..") => write!(f, "{dots}/."),
+            text if is_path(text) => f.write_str(text),
+            text => write!(f, "./{text}"),
         }
     }
 }

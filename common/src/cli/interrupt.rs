@@ -47,21 +47,34 @@ fn wait_for_signals() -> Result<()> {
     if *waiting {
         return Ok(());
     }
+    let signals = hold_signals()?;
+    std::thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(move || {
+        let Ok(signal) = signals.wait() else { return };
+        let mut cleanups = cleanups();
+        cleanups.drain(..).rev().for_each(|cleanup| cleanup());
+        let _ = die_of(signal, &signals);
+    })?;
+    *waiting = true;
+    Ok(())
+}
+
+/// Keeps back the signals that end a process, and returns them, for somebody to wait for.
+///
+/// To be called before any other thread is started: these inherit the mask.
+pub fn hold_signals() -> Result<SigSet> {
     let mut signals = SigSet::empty();
     // What is ignored, as by nohup, is to be ignored still.
     let fatal = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter();
     fatal.filter(|signal| !sys::is_ignored(*signal)).for_each(|signal| signals.add(signal));
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
-    std::thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(move || {
-        let Ok(signal) = signals.wait() else { return };
-        let mut cleanups = cleanups();
-        cleanups.drain(..).rev().for_each(|cleanup| cleanup());
-        // Its action is the default one, so it ends the process as soon as it is let through.
-        let _ =
-            raise(signal).and_then(|()| sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&signals), None));
-    })?;
-    *waiting = true;
-    Ok(())
+    Ok(signals)
+}
+
+/// Ends this process by a signal, one of those `held`.
+pub fn die_of(signal: Signal, held: &SigSet) -> Result<()> {
+    // Its action is the default one, so it ends the process as soon as it is let through.
+    raise(signal)?;
+    Ok(sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(held), None)?)
 }
 
 /// Does not return while a signal is cleaned up after: the process is about to die of it.

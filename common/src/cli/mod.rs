@@ -1,6 +1,7 @@
 //! What all mains share: operands, result lines, errors and exit status.
 //!
-//! Below this floor nothing reads arguments, prints or exits. Results go to
+//! Below this floor nothing prints or exits, and nothing reads arguments but
+//! [`crate::runtime::init`], which a program of ours has started. Results go to
 //! stdout, all else to stderr; an error is one line and perhaps a hint.
 
 mod csv;
@@ -34,9 +35,9 @@ use crate::store::Store;
 use crate::sys;
 
 pub use csv::{boolean, csv};
-pub use dir::Dir;
+pub use dir::{Dir, is_path};
 pub use duration::duration;
-pub use interrupt::{on_interrupt, temporary};
+pub use interrupt::{die_of, hold_signals, on_interrupt, temporary};
 pub use moment::moment;
 pub use operand::{Entry, Found, NoSuchImage, Operand};
 pub use operands::Operands;

@@ -20,7 +20,7 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use oci_spec::image::Descriptor;
 use tempfile::TempDir;
 
-use super::{Dir, temporary};
+use super::{Dir, is_path, temporary};
 use crate::archive;
 use crate::digest::Digest;
 use crate::error::{self, At, Hint, Usage};
@@ -179,9 +179,9 @@ impl Operand {
                 }
             }
             Operand::Path(place) | Operand::Layout(place) => match (&place.name, &place.digest) {
-                (Some(name), digest) => {
-                    named(index, name, digest.as_ref())?.ok_or_else(absent).hint(|| offer(index))
-                }
+                (Some(name), digest) => named(index, name, digest.as_ref())?
+                    .ok_or_else(absent)
+                    .hint_if(|_| offer(index)),
                 (None, Some(digest)) => of_digest(index, digest),
                 (None, None) => match index.images() {
                     [only] => Ok(match only.name() {
@@ -189,7 +189,7 @@ impl Operand {
                         None => Entry::Image(only.digest().into()),
                     }),
                     [] => bail!("{self}: a layout without images"),
-                    _ => Err(anyhow!("{self}: which image?")).hint(|| offer(index)),
+                    _ => Err(anyhow!("{self}: which image?")).hint_if(|_| offer(index)),
                 },
             },
             Operand::Archive(_) => bail!("{self}: an archive, which is not changed"),
@@ -306,11 +306,11 @@ impl Place {
             (None, Some(name)) => index
                 .find(name)?
                 .ok_or_else(|| anyhow!("{path}:{name}: no such image"))
-                .hint(|| offer(&index))?,
+                .hint_if(|_| offer(&index))?,
             (None, None) => match index.images() {
                 [only] => only.descriptor().with_context(|| path.to_string())?,
                 [] => bail!("{path}: a layout without images"),
-                _ => return Err(anyhow!("{path}: which image?")).hint(|| offer(&index)),
+                _ => return Err(anyhow!("{path}: which image?")).hint_if(|_| offer(&index)),
             },
         };
         let name = match &self.name {
@@ -431,12 +431,13 @@ fn begins_with<'a>(index: &'a Index, digits: &str) -> Result<Option<&'a Image>> 
     }
 }
 
-/// Lists the images of a layout, for a hint.
-fn offer(index: &Index) -> String {
+/// Lists the images of a layout, for a hint; returns nothing if there are none.
+fn offer(index: &Index) -> Option<String> {
     let names: Vec<&str> = index.names().take(10).collect();
-    match names.is_empty() {
-        true => "none has a name; DIR@DIGEST takes one".into(),
-        false => format!("it holds {}", names.join(", ")),
+    match (index.images(), names.is_empty()) {
+        ([], _) => None,
+        (_, true) => Some("none has a name; DIR@DIGEST takes one".into()),
+        (_, false) => Some(format!("it holds {}", names.join(", "))),
     }
 }
 
@@ -489,12 +490,10 @@ impl FromStr for Operand {
 
     fn from_str(text: &str) -> Result<Self> {
         let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let is_path = matches!(text, "." | "..")
-            || ["/", "./", "../"].iter().any(|start| text.starts_with(start));
         if text == "-" {
             return Ok(Operand::Stdin);
         }
-        if is_path {
+        if is_path(text) {
             return Place::parse(text).map(Operand::Path);
         }
         check_typography(text)?;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 
@@ -29,7 +29,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// Looks at what is there now. A file is not touched yet; without a path, or with `-`, it is stdout.
+    /// Looks at what is there now, which must be a directory at least. A file is not touched yet; without a path, or with `-`, it is stdout.
     ///
     /// `option` says how to name a file, to who has forgotten it.
     pub fn new(path: Option<&Path>, option: &str) -> Result<Output> {
@@ -47,6 +47,7 @@ impl Output {
         }
         let path = tree::behind_links(path)?;
         let dir = tree::above(&path).to_owned();
+        ensure!(dir.metadata().at(&dir)?.is_dir(), "{}: not a directory", dir.display());
         Ok(Output::File { path, dir })
     }
 
@@ -101,4 +102,22 @@ fn stdout(option: &str) -> Result<Output> {
     }
     let file = stdout.as_fd().try_clone_to_owned().context("stdout")?;
     Ok(Output::Stream(file.into(), "stdout".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_a_directory_to_be_in() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        for (name, cause) in
+            [("none", "No such file or directory (os error 2)"), ("file", "not a directory")]
+        {
+            let place = dir.path().join(name);
+            let err = Output::new(Some(&place.join("out")), "").unwrap_err();
+            assert_eq!(crate::error::line(&err), format!("{}: {cause}", place.display()));
+        }
+    }
 }

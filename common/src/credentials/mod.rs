@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::mpsc::{self, Sender};
@@ -29,6 +29,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::At;
 use crate::reference::DOCKER_HUB;
+use crate::tree;
 
 pub use store::Scope;
 
@@ -156,7 +157,7 @@ impl Files {
     /// Returns what there is for a repository of the registry `domain`.
     pub fn find(&self, domain: &str, path: &str) -> Result<Option<Credentials>> {
         for file in &self.paths {
-            let text = match read(file) {
+            let text = match tree::read(file, LIMIT) {
                 Ok(text) => text,
                 Err(err) if err.kind() == ErrorKind::NotFound && !self.required => continue,
                 // Another user's, whose HOME this is, or podman's below /run.
@@ -177,12 +178,6 @@ impl Files {
 /// be root's, or of the user whose XDG_RUNTIME_DIR we have.
 fn is_run(path: &Path) -> bool {
     path.starts_with("/run")
-}
-
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(LIMIT).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 // To Go, which reads these files elsewhere, null is what is not there.

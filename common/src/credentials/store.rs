@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Config, Credentials, Files, LIMIT, helper, is_for, is_run, key_of, read};
+use super::{Config, Credentials, Files, LIMIT, helper, is_for, is_run, key_of};
 use crate::error::{At, Hint};
 use crate::reference::{DOCKER_HUB, Reference};
 use crate::tree;
@@ -207,7 +207,7 @@ impl Credentials {
 
 /// Reads a file, if it is there.
 fn config(path: &Path) -> Result<Option<Config>> {
-    match read(path) {
+    match tree::read(path, LIMIT) {
         Ok(text) => Config::parse(&text).at(path).map(Some),
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
         Err(err) if err.kind() == ErrorKind::PermissionDenied && is_run(path) => Ok(None),
@@ -228,7 +228,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Object) -> Result<bool>) -> Result
     }
     let lock = File::open(dir).at(dir)?;
     lock.lock().at(dir)?;
-    let text = match read(&path) {
+    let text = match tree::read(&path, LIMIT) {
         Err(err) if err.kind() == ErrorKind::NotFound => Vec::new(),
         text => text.at(&path)?,
     };

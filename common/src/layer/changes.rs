@@ -41,7 +41,7 @@ use super::header::lossy;
 use super::pack::{Entry, Kind, Packer};
 use super::whiteout::Name;
 use crate::error::{At, Hint};
-use crate::tree::Node;
+use crate::tree::{Node, join};
 
 /// The most warnings of a layer.
 const WARNINGS: usize = 16;
@@ -439,12 +439,12 @@ impl<'a, 'p> Walk<'a, 'p> {
                 continue;
             }
             let is_whiteout = self.reader.is_whiteout(dir, name, entry.file_type(), marks);
-            if is_whiteout.at(shown(&self.member(name)))? {
+            if is_whiteout.at(shown(&join(&self.path, name)))? {
                 names.push([WHITEOUT, name].concat());
                 continue;
             }
             if name.starts_with(WHITEOUT) {
-                let name = lossy(&self.member(name));
+                let name = lossy(&join(&self.path, name));
                 let refused = Err(anyhow!("{name}: no layer can hold a file of this name"));
                 return refused.hint(|| "there, .wh. stands for what was removed".into());
             }
@@ -466,10 +466,6 @@ impl<'a, 'p> Walk<'a, 'p> {
             names.dedup(); // overlay may have said so as well
         }
         Ok(names)
-    }
-
-    fn member(&self, name: &[u8]) -> Vec<u8> {
-        if self.path.is_empty() { name.into() } else { [&self.path[..], b"/", name].concat() }
     }
 
     fn read(&self, stat: &Stat, node: &Node) -> Result<(Metadata, Marks)> {

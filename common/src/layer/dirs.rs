@@ -27,6 +27,7 @@ use rustix::io::Errno;
 use super::header::lossy;
 use super::whiteout::Made;
 use crate::error::At;
+use crate::tree::join;
 
 /// How many directories are open at once.
 const OPEN: usize = 64;
@@ -92,7 +93,7 @@ impl Dir {
 
     /// Returns the path of a member.
     pub(super) fn member(&self, name: &[u8]) -> Vec<u8> {
-        if self.path.is_empty() { name.into() } else { [&self.path[..], b"/", name].concat() }
+        join(&self.path, name)
     }
 
     fn leave(&self) -> Result<()> {

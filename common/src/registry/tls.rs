@@ -9,7 +9,7 @@
 //! `~/.config/docker`. What lies in a host's directory is for that host alone.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore};
 
 use crate::error::{At, Hint};
+use crate::tree;
 
 /// The largest file of certificates that is read.
 const FILE_LIMIT: u64 = 4 << 20;
@@ -76,8 +77,9 @@ impl HostFiles {
                 Some("crt") => self.authorities.extend(certificates(&path)?),
                 Some("cert") if self.client.is_none() => {
                     let key = path.with_extension("key");
-                    let bytes =
-                        read(&key).with_context(|| format!("{} has no key", path.display()))?;
+                    let bytes = tree::read(&key, FILE_LIMIT)
+                        .at(&key)
+                        .with_context(|| format!("{} has no key", path.display()))?;
                     let key = PrivateKeyDer::from_pem_slice(&bytes)
                         .map_err(|err| anyhow!("not a private key: {err}"))
                         .at(&key)?;
@@ -91,19 +93,13 @@ impl HostFiles {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let bytes = read(path)?;
+    let bytes = tree::read(path, FILE_LIMIT).at(path)?;
     let certificates = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|err| anyhow!("not a certificate: {err}"))
         .at(path)?;
     ensure!(!certificates.is_empty(), "{}: no certificate in it", path.display());
     Ok(certificates)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_LIMIT).read_to_end(&mut bytes)).at(path)?;
-    Ok(bytes)
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -5,6 +5,8 @@
 
 mod remove;
 
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,9 +15,10 @@ use clap::Parser;
 use common::cli::{self, NoSuchImage, Operand, Operands, Reported, Root};
 use common::confine::{Allowed, confine};
 use common::container::Users;
-use common::error;
+use common::error::{self, Hint};
 use common::facts::Facts;
 use common::layout::Layout;
+use common::store::Store;
 use remove::Removal;
 
 /// Remove images
@@ -75,7 +78,8 @@ fn run(args: Args) -> Result<()> {
             None => {
                 let (facts, users) = (Facts::of(&store), Users::read(&store.containers()));
                 let (layout, force) = (&store.images, args.force);
-                Removal { layout, facts: Some(facts), users, force }.remove(&operands)
+                let mut removal = Removal { layout, facts: Some(facts), users, force };
+                removal.remove(&operands).hint_if(|err| room(err, &store))
             }
             Some(dir) => Layout::open(dir).and_then(|layout| {
                 let (layout, force) = (&layout, args.force);
@@ -100,4 +104,13 @@ fn run(args: Args) -> Result<()> {
         }
     }
     if failed { Err(Reported.into()) } else { Ok(()) }
+}
+
+/// Says how there is room on a full disk for a new index.json, without which nothing is removed.
+fn room(err: &Error, store: &Store) -> Option<String> {
+    let kind = error::find::<io::Error>(err)?.kind();
+    let cache = store.cache();
+    let is_full = matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let has_some = || fs::read_dir(&cache).is_ok_and(|mut entries| entries.next().is_some());
+    (is_full && has_some()).then(|| format!("rm -r {} makes room; it is a cache", cache.display()))
 }

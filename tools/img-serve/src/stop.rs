@@ -1,8 +1,8 @@
 //! The end: at the first signal what runs is finished, at the second nothing is.
 
 use anyhow::Result;
-use common::sys;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
+use common::cli;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::sync::watch;
 
 /// What is asked of the server.
@@ -22,12 +22,7 @@ pub struct Signals(SigSet);
 impl Signals {
     /// Keeps them back. To be called before any other thread is started: these inherit the mask.
     pub fn hold() -> Result<Signals> {
-        let mut signals = SigSet::empty();
-        // What is ignored, as by nohup, is to be ignored still.
-        let fatal = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter();
-        fatal.filter(|signal| !sys::is_ignored(*signal)).for_each(|signal| signals.add(signal));
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
-        Ok(Signals(signals))
+        cli::hold_signals().map(Signals)
     }
 
     /// Starts to wait for them.
@@ -56,11 +51,9 @@ pub struct Ending {
 impl Ending {
     /// Dies of the signal that came first, if one did.
     pub fn die(self) -> Result<()> {
-        if let Ok(signal) = self.last.try_recv() {
-            // Its action is the default one, so it ends the process as soon as it is let through.
-            raise(signal)?;
-            sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&self.signals), None)?;
+        match self.last.try_recv() {
+            Ok(signal) => cli::die_of(signal, &self.signals),
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 }

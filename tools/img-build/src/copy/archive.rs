@@ -18,11 +18,12 @@ use anyhow::{Context, Result, bail};
 use common::archive::unpacked;
 use common::error::At;
 use common::layer::{BLOCK, Member, Type, is_header, sparse_members};
+use common::tree::join;
 
 use super::contents::Xattrs;
 use super::pack::Data;
 use super::place::{Image, Looks, What, above, fits};
-use super::walk::{join, names};
+use super::walk::names;
 
 /// The most members of an archive, as of a layer.
 const MEMBERS: u64 = 4 << 20;

@@ -25,10 +25,11 @@ use anyhow::{Error, Result};
 use common::digest::{Digest, Hasher};
 use common::error::At;
 use common::layer::is_record;
+use common::tree::join;
 use rustix::fs::{FileType, Mode, OFlags, fgetxattr, flistxattr, openat};
 use rustix::io::{Errno, pread};
 
-use super::walk::{Status, changed, join, open, shown, status};
+use super::walk::{Status, changed, open, shown, status};
 use crate::source::Tree;
 
 /// A content's digest: of what is in a file and of its attributes.

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use common::error::At;
 use common::files::Files;
 use common::layer::pack::{Entry, Kind, Packed, Packer};
+use common::tree::join;
 use rustix::fs::{FileType, major, minor};
 
 use super::archive::{self, Spool};
@@ -19,7 +20,7 @@ use super::contents::{Xattrs, open_as, xattrs};
 use super::owner::owner;
 use super::place::{Image, Looks, Made, There, What, above};
 use super::select::{Chosen, Selection, Source};
-use super::walk::{Status, changed, join, shown, status};
+use super::walk::{Status, changed, shown, status};
 use crate::dockerfile::chmod::Chmod;
 use crate::error::Error;
 use crate::path::clean;

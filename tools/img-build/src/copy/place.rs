@@ -11,10 +11,11 @@ use anyhow::Result;
 use common::error::At;
 use common::files::{Files, Found};
 use common::layer::PATH_MAX;
+use common::tree::join;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::walk::{HOPS, join, names, shown};
+use super::walk::{HOPS, names, shown};
 use crate::error::Error;
 
 /// What the layer has at a path.

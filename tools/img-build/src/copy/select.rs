@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use common::digest::{Digest, Hasher};
 use common::error::At;
+use common::tree::join;
 use rustix::fs::FileType;
 
 use super::SourceOf;
 use super::contents::{Content, RACY, Wanted, digests};
-use super::walk::{Filter, Found, Node, Reader, join, shown};
+use super::walk::{Filter, Found, Node, Reader, shown};
 use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::instruction::{Files, Operation};
 use crate::error::{Error, nearest};

@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use common::error::At;
 use common::layer::recorded_owner;
+use common::tree::join;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
 };
@@ -148,11 +149,6 @@ pub(super) fn look(root: BorrowedFd, path: &[u8]) -> Result<Option<(OwnedFd, Sta
 pub(super) fn shown(path: &[u8]) -> &Path {
     use std::os::unix::ffi::OsStrExt;
     Path::new(std::ffi::OsStr::from_bytes(if path.is_empty() { b"/" } else { path }))
-}
-
-/// Appends a name to a path.
-pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() { name.into() } else { [path, b"/", name].concat() }
 }
 
 /// Splits a path into its names, those that mean something.

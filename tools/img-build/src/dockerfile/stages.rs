@@ -380,8 +380,8 @@ fn refuse_path(base: &Base) -> Result<()> {
 
 /// Returns whether this operand is a path, as contract 1 tells them: tare(7).
 fn is_path(name: &str) -> bool {
-    let kinds = ["oci:", "oci-archive:", "docker-archive:", "./", "../", "/"];
-    kinds.iter().any(|kind| name.starts_with(kind)) && name.parse::<Operand>().is_ok()
+    let operand = name.parse();
+    matches!(operand, Ok(Operand::Path(_) | Operand::Layout(_) | Operand::Archive(_)))
 }
 
 /// Returns what ONBUILD in `below` says, as instructions of a stage that begins in line `line`.

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use common::layer::is_record;
+use common::tree::by_fd;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, lgetxattr, llistxattr, openat, statat,
@@ -113,14 +114,6 @@ pub(super) fn same(one: &Stat, other: &Stat) -> bool {
 /// Returns a path as messages have it.
 pub(super) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
-}
-
-/// Returns a path at which a name in an open directory can be looked up by a call that takes no directory.
-pub(super) fn by_fd(dir: BorrowedFd, name: &CStr) -> CString {
-    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.to_bytes());
-    // Neither a number nor the name, a C string, has a NUL in it.
-    CString::new(path).unwrap()
 }
 
 /// Returns the attributes that an image may have.

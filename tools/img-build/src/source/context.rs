@@ -189,8 +189,14 @@ fn local(path: &Path, file: Option<&Path>, elsewhere: &Elsewhere) -> Result<Foun
             (fetched_dockerfile(file, elsewhere)?, None)
         }
         _ => {
-            let file = file.map_or_else(|| default(path), Path::to_owned);
-            let bytes = read(&file)?;
+            let (file, bytes) = match file {
+                Some(file) => (file.to_owned(), read(file)?),
+                None => {
+                    let file = default(path);
+                    let bytes = read(&file).hint(other_name)?;
+                    (file, bytes)
+                }
+            };
             (Text::ours(bytes, file.display().to_string()), Some(file))
         }
     };
@@ -211,8 +217,13 @@ fn default(dir: &Path) -> PathBuf {
 
 /// Reads a Dockerfile, which need not be a file: a pipe of m4(1) will do.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).at(path);
-    limited(file.hint(|| "-f FILE, if it has another name".into())?, dockerfile::LONGEST).at(path)
+    let file = File::open(path).at(path)?;
+    limited(file, dockerfile::LONGEST).at(path)
+}
+
+/// Returns advice to somebody who has not said where the Dockerfile is.
+fn other_name() -> String {
+    "-f FILE, if it has another name".into()
 }
 
 /// Reads no more than shows that it is too long.
@@ -328,8 +339,8 @@ fn within(tree: &Tree, file: Option<&Path>, apart: bool, elsewhere: &Elsewhere) 
             return Ok(Text::theirs(bytes, *name));
         }
     }
-    Err(anyhow!("{}: not in the context", names[0]))
-        .hint(|| "-f FILE, if it has another name".into())
+    let missing = Err(anyhow!("{}: not in the context", names[0]));
+    if file.is_some() { missing } else { missing.hint(other_name) }
 }
 
 /// Opens a regular file in a directory, through no link that leads out of it; nothing, if it is not there.

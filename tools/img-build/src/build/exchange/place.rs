@@ -12,7 +12,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use common::cli::{Dir, csv};
+use common::cli::{Dir, csv, is_path};
 use common::error::Hint;
 use common::reference::Reference;
 
@@ -78,7 +78,7 @@ impl Place {
 
     /// Reads a place that is no list of keys.
     fn plain(text: &str, to: bool) -> Result<Place> {
-        if !is_directory(text) {
+        if !is_path(text) {
             return Place::registry(text, to);
         }
         let (dir, tag) = match text.split_once(':') {
@@ -87,11 +87,6 @@ impl Place {
         };
         Place::layout(dir.parse()?, tag)
     }
-}
-
-/// Returns whether this is a directory, and not a name.
-fn is_directory(text: &str) -> bool {
-    matches!(text, "." | "..") || ["/", "./", "../"].iter().any(|start| text.starts_with(start))
 }
 
 impl Display for Place {
@@ -157,7 +152,7 @@ impl FromStr for Export {
 impl Fields {
     /// Splits `key=value,...`; returns nothing if the text is a place as it stands.
     fn parse(text: &str, to: bool) -> Result<Option<Fields>> {
-        if is_directory(text) {
+        if is_path(text) {
             return Ok(None);
         }
         let fields = csv(text)?;

@@ -208,7 +208,7 @@ fn names_that_are_one_image_are_one_name() {
 #[test]
 fn only_the_user_names_paths_of_this_host() {
     let paths =
-        ["/a.tar", "./a", "../a:v1", "oci:/a", "oci:v1", "oci-archive:a", "docker-archive:a"];
+        [".", "/a.tar", "./a", "../a:v1", "oci:/a", "oci:v1", "oci-archive:a", "docker-archive:a"];
     for path in paths {
         let froms = [
             (format!("FROM {path}"), "1: FROM"),

@@ -49,6 +49,9 @@ fn a_directory_has_a_dockerfile() {
     assert_eq!(context.files, [other]);
     let err = opened(d.path(), Some("/nope")).err().unwrap();
     assert_eq!(line(&err), "/nope: No such file or directory (os error 2)");
+    assert_eq!(hint_of(&err), None);
+    let empty = dir(&[]);
+    let err = opened(empty.path(), None).err().unwrap();
     assert_eq!(hint_of(&err), Some("-f FILE, if it has another name"));
 }
 
