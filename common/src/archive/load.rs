@@ -195,6 +195,10 @@ impl Contents {
         let mut seen = HashSet::new();
         for entry in index.images() {
             let desc = entry.descriptor()?;
+            // A layout may keep what is no image: image-layout.md, index.json.
+            if Kind::of(&image::media_type(&desc)).is_none() {
+                continue;
+            }
             let desc = match check_whole(into.layout(), &desc, 0, &mut seen) {
                 // Docker writes an index whole, and only the platforms that it has.
                 Err(err) if self.marked && error::find::<Missing>(&err).is_some() => {
@@ -232,7 +236,8 @@ fn check_whole(
         ensure!(layout.has(&digest, desc.size())?, Missing(digest));
         Ok(())
     };
-    if !seen.insert(image::digest(desc)?) {
+    // What an index has beside images is no error: image-index.md, mediaType.
+    if Kind::of(&image::media_type(desc)).is_none() || !seen.insert(image::digest(desc)?) {
         return here(desc);
     }
     let subject = || format!("blob {}", desc.digest());

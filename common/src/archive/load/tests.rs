@@ -3,7 +3,7 @@ use std::io::Write;
 use liblzma::stream::Stream;
 use oci_spec::image::MediaType;
 
-use super::super::is_archive;
+use super::super::{Archive, Format, Image, is_archive};
 use super::*;
 use crate::platform::Platform;
 
@@ -107,6 +107,75 @@ fn an_oci_archive_keeps_its_digests() {
     // One blob less, and nothing comes of it.
     let (_dir, target) = layout();
     let err = load(&tar(&files[..files.len() - 1])[..], &target.writing().unwrap()).unwrap_err();
+    assert!(crate::error::find::<Missing>(&err).is_some(), "{err:#}");
+}
+
+/// Returns a layout's tar: its blobs, and an index.json of these descriptors.
+fn layout_tar(layout: &Layout, manifests: &[&serde_json::Value]) -> Vec<u8> {
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
+    let mut files = vec![("index.json".to_owned(), index.to_string().into_bytes())];
+    for digest in layout.blobs().unwrap().into_keys() {
+        let name = format!("blobs/sha256/{}", digest.hex());
+        files.push((name.clone(), std::fs::read(layout.dir().join(name)).unwrap()));
+    }
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    tar(&files)
+}
+
+/// Returns the descriptor of a new blob of this media type.
+fn put(media_type: &str, bytes: &[u8], writing: &Writing) -> serde_json::Value {
+    let digest = writing.put(bytes).unwrap();
+    serde_json::to_value(image::descriptor(media_type.into(), &digest, bytes.len() as u64)).unwrap()
+}
+
+#[test]
+fn what_is_no_image_is_no_error() {
+    let (_dir, source) = layout();
+    let writing = source.writing().unwrap();
+    let loaded = load(&docker_archive()[..], &writing).unwrap().remove(0).desc;
+    let manifest = serde_json::to_value(&loaded).unwrap();
+    let other = put("application/xml", b"<xml/>", &writing);
+    // One that is not there: nobody needs it.
+    let absent = serde_json::json!({
+        "mediaType": "text/plain", "digest": Digest::of(b"absent").to_string(), "size": 6,
+    });
+    let index = |members: &[&serde_json::Value]| {
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": members });
+        put("application/vnd.oci.image.index.v1+json", index.to_string().as_bytes(), &writing)
+    };
+
+    let archive = layout_tar(&source, &[&other, &manifest, &absent]);
+    let (_dir, target) = layout();
+    let again = load(&archive[..], &target.writing().unwrap()).unwrap();
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].desc.digest(), loaded.digest());
+
+    // In an index it is a part of the image, and is saved with it; an index that lacks it is not whole.
+    let nested = index(&[&other, &manifest]);
+    let (_dir, target) = layout();
+    let writing = target.writing().unwrap();
+    let again = load(&layout_tar(&source, &[&nested])[..], &writing).unwrap().remove(0).desc;
+    assert_eq!(again.digest().to_string(), nested["digest"].as_str().unwrap());
+    let saved = |format| {
+        let image = Image { layout: &target, desc: again.clone(), name: None };
+        let archive = Archive::new(&[image], format, &Default::default()).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        archive.write(file.try_clone().unwrap(), "file", true).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let (_dir, target) = layout();
+        load_file(file, &target.writing().unwrap()).unwrap();
+        target.blobs().unwrap().len()
+    };
+    // The index, the manifest, the config, the layer and the other one; Docker's knows neither index nor that.
+    assert_eq!((saved(Format::Both), saved(Format::Oci), saved(Format::Docker)), (5, 5, 3));
+
+    let lacking = index(&[&absent, &manifest]);
+    let (_dir, target) = layout();
+    let archive = layout_tar(&source, &[&lacking]);
+    let of_it = load(&archive[..], &target.writing().unwrap()).unwrap().remove(0).desc;
+    assert_eq!(of_it.digest(), loaded.digest());
+    let err = load(&archive[..archive.len() - 1024], &target.writing().unwrap()).unwrap_err();
     assert!(crate::error::find::<Missing>(&err).is_some(), "{err:#}");
 }
 
