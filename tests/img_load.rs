@@ -189,6 +189,22 @@ fn archives_of_crane_and_bazel() {
 }
 
 #[test]
+fn docker_archives_of_any_names() {
+    let t = with_archive();
+    // The same config twice, names with ./ before them, and a file that nothing names.
+    t.sh(&format!(
+        "{PARTS} mkdir ../out/img; cp $config ../out/img/conf; mv 1.tar ../out/layer0; gzip -n 2.tar; mv 2.tar.gz ../out/1.tgz
+         echo stray >../out/NOTES
+         echo '[{{\"Config\":\"./img/conf\",\"RepoTags\":[\"app:v1\"],\"Layers\":[\"./layer0\",\"1.tgz\"]}}]' >../out/manifest.json
+         pack; tar -C ../out -rf ../docker.tar img/conf layer0"
+    ))
+    .is_silent();
+    loads_and_runs(&t);
+    // Two layers, a config and a manifest: the stray has gone.
+    t.sh("find $TARE_ROOT/images/blobs -type f | wc -l; img-ls --blobs | wc -l").prints("4\n4\n");
+}
+
+#[test]
 fn of_an_index_that_is_not_whole_the_image_for_this_machine_is_loaded() {
     let here = json!({ "os": "linux", "architecture": sandbox::image::architecture() });
     let other = json!({ "os": "linux", "architecture": "s390x" });

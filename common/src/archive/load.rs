@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::image::Descriptor;
 
 use super::inflow::{Incoming, Inflow};
-use super::{CONTAINERD_NAME, LEFT_OUT, Packing, docker, unpacked};
+use super::{CONTAINERD_NAME, LEFT_OUT, Packing, blobs, docker, unpacked};
 use crate::digest::Digest;
 use crate::error::{self, Hint};
 use crate::image::{self, Document, INDEX_DEPTH, Kind, REF_NAME};
@@ -24,6 +24,8 @@ use crate::platform::Platform;
 
 /// The most bytes of documents outside `blobs/`, and of names, that are kept while an archive is read.
 const DOCUMENTS: u64 = 16 << 20;
+/// What is wrong with a member where another one has its name: some readers take the first and some the last.
+const TWICE: &str = "it is there twice";
 /// How many missing blobs an error names.
 const SHOWN: usize = 10;
 
@@ -71,11 +73,14 @@ fn receive(
     });
     // What is wrong with a blob comes before what is wrong with what follows it.
     for (name, found) in arrived? {
+        let before = contents.layers.get(&name).copied().flatten();
+        ensure!(before.is_none_or(|before| before == found), "{name:?}: {TWICE}");
         contents.layers.insert(name, Some(found));
     }
     contents.marked = read?;
     let loaded = contents.images(into)?;
     ensure!(!loaded.is_empty(), "an archive without images");
+    contents.strays(&loaded, into)?;
     Ok(loaded)
 }
 
@@ -86,7 +91,7 @@ pub(super) struct Contents {
     pub(super) documents: HashMap<String, Vec<u8>>,
     /// How many bytes they have together.
     size: u64,
-    /// Layers that lie outside `blobs/`, as they are once all are hashed.
+    /// What lies outside `blobs/` and may be a layer or a config, as it is once all are hashed.
     pub(super) layers: HashMap<String, Option<(Digest, u64)>>,
     /// Links, and where they lead.
     pub(super) links: BTreeMap<String, String>,
@@ -117,6 +122,9 @@ impl Contents {
                 let target = plain(&from)
                     .with_context(|| format!("{name:?}: a link that leaves the archive"))?;
                 ensure!(!name.starts_with("blobs"), "{name:?}: a link where a blob should be");
+                let is_file = self.documents.contains_key(&name) || self.layers.contains_key(&name);
+                let same = self.links.get(&name).is_none_or(|other| *other == target);
+                ensure!(same && !is_file, "{name:?}: {TWICE}");
                 self.keep(&name, target.len() as u64)?;
                 self.links.insert(name, target);
                 Ok(())
@@ -135,12 +143,8 @@ impl Contents {
         inflow: &mut Inflow<'s, '_, 'a>,
     ) -> Result<()> {
         // Bazel's archives have layers in blobs/ whose names are not quite digests.
-        if name.ends_with(".tar") || name.ends_with(".tar.gz") {
-            self.keep(name, 0)?;
-            self.layers.insert(name.into(), None);
-            return inflow.take(Incoming::Layer(name.into(), into.new_blob()?), file);
-        }
-        if let Some(blob) = name.strip_prefix("blobs/") {
+        let is_tar = name.ends_with(".tar") || name.ends_with(".tar.gz");
+        if let Some(blob) = name.strip_prefix("blobs/").filter(|_| !is_tar) {
             let digest: Digest = blob.replacen('/', ":", 1).parse()?;
             if let Some(mut writer) = into.blob(&digest, file.size)? {
                 writer.restart()?;
@@ -148,30 +152,51 @@ impl Contents {
             }
             return Ok(());
         }
+        ensure!(!self.links.contains_key(name), TWICE);
         if is_document(name) {
             self.keep(name, file.size)?;
             let mut bytes = Vec::new();
             copy(file, &mut bytes)?;
+            if let Some(before) = self.documents.get(name) {
+                ensure!(*before == bytes, TWICE);
+                return Ok(());
+            }
             if name == "index.json" {
                 check_base(&bytes, into.layout())?;
             }
             self.documents.insert(name.into(), bytes);
+            return Ok(());
         }
-        Ok(())
+        // Nothing leads to Docker's <id>/VERSION, nor from an index.json to what is not in blobs/.
+        if name.ends_with("/VERSION") || self.documents.contains_key("index.json") {
+            return Ok(());
+        }
+        // Of all else only manifest.json says what it is, which may come last.
+        self.keep(name, 0)?;
+        self.layers.insert(name.into(), None);
+        inflow.take(Incoming::Layer(name.into(), into.new_blob()?), file)
     }
 
-    /// Makes sure that the archive has one member of this name, and that there is room for `size` more bytes.
-    ///
-    /// Of two, some readers take the first and some the last.
+    /// Makes sure that there is room for a member of this name, and `size` bytes of it.
     fn keep(&mut self, name: &str, size: u64) -> Result<()> {
-        let there = self.documents.contains_key(name)
-            || self.layers.contains_key(name)
-            || self.links.contains_key(name);
-        ensure!(!there, "{name:?}: it is there twice");
         // What a map takes for an entry is some 100 bytes.
         self.size = self.size.saturating_add(size).saturating_add(name.len() as u64 + 100);
         let most = DOCUMENTS >> 20;
         ensure!(self.size <= DOCUMENTS, "more than {most} MiB of documents and links");
+        Ok(())
+    }
+
+    /// Says which blobs came in and belong to no image.
+    fn strays(&self, loaded: &[Loaded], into: &Writing) -> Result<()> {
+        let mut strays: HashSet<Digest> =
+            self.layers.values().flatten().map(|(digest, _)| *digest).collect();
+        if !strays.is_empty() {
+            for image in loaded {
+                let needed = blobs(into.layout(), &image.desc)?;
+                strays.retain(|digest| !needed.contains(digest));
+            }
+        }
+        into.strays(&strays);
         Ok(())
     }
 
@@ -313,9 +338,7 @@ fn check_base(index: &[u8], layout: &Layout) -> Result<()> {
     }
 }
 
-/// Returns whether a member is a document that an image may need.
-///
-/// Docker's `<id>/VERSION`, and what nobody knows, are not needed.
+/// Returns whether a member is a document by its name.
 fn is_document(name: &str) -> bool {
     match name.split_once('/') {
         None => {
@@ -340,7 +363,7 @@ fn bare(desc: &Descriptor) -> Descriptor {
 }
 
 /// Returns a path in its one plain form, or nothing if it leads out of the archive.
-fn plain(path: &Path) -> Option<String> {
+pub(super) fn plain(path: &Path) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for component in path.components() {
         match component {

@@ -240,11 +240,84 @@ fn what_two_readers_would_read_differently_is_an_error() {
     let right: [(&str, &[u8]); 3] =
         [("l.tar", &layer), ("c.json", &config), ("manifest.json", manifest)];
     for i in 0..right.len() {
-        let twice = [&right[..], &right[i..=i]].concat();
+        // crane writes a config for each of an image's names.
+        let same = [&right[..], &right[i..=i]].concat();
+        let (_dir, target) = layout();
+        load(&tar(&same)[..], &target.writing().unwrap()).unwrap();
+        let twice = [&right[..], &[(right[i].0, &b"{}"[..])]].concat();
         let (_dir, layout) = layout();
         let err = load(&tar(&twice)[..], &layout.writing().unwrap()).unwrap_err();
         assert!(format!("{err:#}").ends_with("it is there twice"), "{err:#}");
     }
+}
+
+#[test]
+fn what_manifest_json_names_may_have_any_name() {
+    let layer = tar(&[("hello", b"world")]);
+    let config = config(&Digest::of(&layer));
+    let names = [
+        ("0.tgz", "c.json"),
+        ("0.tar.zst", "conf"),
+        ("layer0", "img/conf.json"),
+        ("./a/l.tar", "./c.json"),
+        ("a/../b/l", "a//c.json"),
+        ("a/layer.tar", "sha256:config"),
+        ("sha256/layer", "link"),
+    ];
+    for (layer_name, config_name) in names {
+        let manifest = serde_json::json!([{
+            "Config": config_name, "RepoTags": ["app:v1"], "Layers": [layer_name],
+        }]);
+        let manifest = manifest.to_string();
+        // No tar of this library has a name that climbs.
+        let stored_layer = layer_name.trim_start_matches("a/../");
+        let stored_config = if config_name == "link" { "there.json" } else { config_name };
+        let mut files: Vec<(&str, &[u8])> = vec![
+            (stored_layer, &layer),
+            (stored_config, &config),
+            ("stray", b"of no use"),
+            ("manifest.json", manifest.as_bytes()),
+        ];
+        if config_name == "link" {
+            files.push(("link->", b"there.json"));
+        }
+        let (_dir, layout) = layout();
+        let writing = layout.writing().unwrap();
+        let loaded = load(&tar(&files)[..], &writing).unwrap().remove(0).desc;
+        layout.resolve(&loaded, &Platform::host()).unwrap();
+        // What nothing names goes again, and nothing else.
+        writing.keep(&loaded).unwrap();
+        writing.abandon().unwrap();
+        assert_eq!(layout.blobs().unwrap().len(), 3, "{layer_name} {config_name}");
+        layout.resolve(&loaded, &Platform::host()).unwrap();
+    }
+    for (layer_name, config_name, expected) in [
+        ("../l.tar", "c.json", "leaves the archive"),
+        ("/l.tar", "c.json", "leaves the archive"),
+        ("l.tar", "../c.json", "leaves the archive"),
+        ("m.tar", "c.json", "not in the archive"),
+        ("", "c.json", "not in the archive"),
+        ("manifest.json", "c.json", "not in the archive"),
+    ] {
+        let manifest = serde_json::json!([{ "Config": config_name, "Layers": [layer_name] }]);
+        let manifest = manifest.to_string();
+        let files: [(&str, &[u8]); 3] =
+            [("l.tar", &layer), ("c.json", &config), ("manifest.json", manifest.as_bytes())];
+        let (_dir, layout) = layout();
+        let err = load(&tar(&files)[..], &layout.writing().unwrap()).unwrap_err();
+        assert!(format!("{err:#}").contains(expected), "{layer_name}: {err:#}");
+    }
+}
+
+#[test]
+fn an_image_without_layers_may_say_null() {
+    let config =
+        br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":null}}"#;
+    let manifest = br#"[{"Config":"c.json","RepoTags":null,"Layers":null}]"#;
+    let (_dir, layout) = layout();
+    let archive = tar(&[("c.json", config), ("manifest.json", manifest)]);
+    let loaded = load(&archive[..], &layout.writing().unwrap()).unwrap().remove(0).desc;
+    assert!(layout.resolve(&loaded, &Platform::host()).unwrap().manifest.layers().is_empty());
 }
 
 #[test]
