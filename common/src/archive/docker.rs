@@ -18,10 +18,10 @@ use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
 use serde_json::{Map, Value, json};
 
-use super::Packing;
 use super::load::{Contents, Loaded, plain};
 use crate::digest::Digest;
 use crate::image::{self, Fields, LAYERS};
+use crate::layer::Packing;
 use crate::layout::{Missing, Writing};
 
 /// How many symlinks lead from a layer's name to the layer.

@@ -14,11 +14,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::image::Descriptor;
 
 use super::inflow::{Incoming, Inflow};
-use super::{CONTAINERD_NAME, LEFT_OUT, Packing, blobs, docker, unpacked};
+use super::{CONTAINERD_NAME, LEFT_OUT, blobs, docker, unpacked};
 use crate::digest::Digest;
 use crate::error::{self, Hint};
 use crate::image::{self, Document, INDEX_DEPTH, Kind, REF_NAME};
-use crate::layer::{self, Member, Tar, Type};
+use crate::layer::{self, Member, Packing, Tar, Type};
 use crate::layout::{Index, Layout, Missing, Writing, chosen_from};
 use crate::platform::Platform;
 

@@ -20,6 +20,7 @@ mod header;
 mod inflate;
 mod members;
 pub mod pack;
+mod packing;
 mod source;
 mod stream;
 pub mod table;
@@ -46,6 +47,7 @@ use crate::image;
 pub use self::changes::{is_record, recorded_owner};
 pub use self::dirs::PATH_MAX;
 pub use self::members::{Member, Type, members, members_of, sparse_members};
+pub use self::packing::Packing;
 pub use self::source::{Tar, unable};
 
 /// How layers are applied.

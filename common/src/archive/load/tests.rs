@@ -57,6 +57,9 @@ fn docker_archive() -> Vec<u8> {
     tar(files)
 }
 
+/// A frame of zstd's that says nothing of what is packed: pzstd has the size of the next one in it.
+const SKIPPED: &[u8] = b"\x50\x2a\x4d\x18\x04\0\0\0\x10\0\0\0";
+
 fn packed(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(bytes).unwrap();
@@ -68,6 +71,7 @@ fn packed(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("plain", bytes.to_vec()),
         ("gzip", gzip.finish().unwrap()),
         ("zstd", zstd::encode_all(bytes, 1).unwrap()),
+        ("pzstd", [SKIPPED, &zstd::encode_all(bytes, 1).unwrap()].concat()),
         ("xz", xz.finish().unwrap()),
         ("bzip2", bzip2.finish().unwrap()),
     ]
