@@ -97,6 +97,8 @@ pub struct Applied {
     pub size: u64,
     /// How many entries it had, implied directories included.
     pub entries: u64,
+    /// Its tar had a mark at its end: it was not cut off between two entries. A layer need not have one.
+    pub marked: bool,
     /// What could not be as the layer says, because of the filesystem or for lack of rights.
     pub warnings: Vec<String>,
 }
@@ -155,12 +157,13 @@ impl Tree {
             }
             let mut tar = Entries::new(stream);
             let (entries, warnings) = extract.run(&mut tar)?;
+            let marked = tar.is_marked();
             // What is behind the end mark has no meaning, but is part of the blob and of the tar.
             let (found, size) = tar.into_stream().finish()?;
             if let Some(diff_id) = diff_id {
                 ensure!(found == *diff_id, "corrupt: its diff ID is {found}, not {diff_id}");
             }
-            Ok(Applied { diff_id: found, size, entries, warnings })
+            Ok(Applied { diff_id: found, size, entries, marked, warnings })
         })
     }
 
@@ -218,11 +221,12 @@ fn read(
             let checked = extract::check(&entry, true).and_then(|()| show(&entry, &mut tar));
             checked.with_context(|| header::lossy(&entry.name))?;
         }
+        let marked = tar.is_marked();
         let (found, size) = tar.into_stream().finish()?;
         if let Some(diff_id) = diff_id {
             ensure!(found == *diff_id, "corrupt: its diff ID is {found}, not {diff_id}");
         }
-        Ok(Applied { diff_id: found, size, entries, warnings: Vec::new() })
+        Ok(Applied { diff_id: found, size, entries, marked, warnings: Vec::new() })
     })
 }
 
