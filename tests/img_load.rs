@@ -65,6 +65,11 @@ fn what_was_saved_is_loaded_as_it_was() {
                 .prints("4\n");
         }
         t.sh("ctr-spawn --rm --network none app:v1 tail -n 1 /data/numbers").prints("200000\n");
+        // Whoever sends it may have more behind its end.
+        for pack in ["cat", "gzip"] {
+            t.sh(&format!("{{ {pack} <app.tar; head -c 5000000 /dev/zero; echo $? >code; }} | img-load; cat code"))
+                .prints(&format!("{line}0\n"));
+        }
         // From where the file is read next.
         t.sh("{ printf '%512s' ' '; cat app.tar; } >later; { head -c 512 >/dev/null; img-load; } <later").prints(&line);
     }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 use std::thread;
@@ -42,9 +42,11 @@ pub struct Loaded {
 ///
 /// # Errors
 /// If anything is cut short, missing or has another digest than it claims.
-pub fn load(archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
-    let tar = unpacked(archive)?;
-    receive(into, |visit| layer::members(tar, visit))
+pub fn load(mut archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
+    let tar = unpacked(archive.by_ref())?;
+    let loaded = receive(into, |visit| layer::members(tar, visit))?;
+    drain(archive);
+    Ok(loaded)
 }
 
 /// Does as [`load`] with what is in a file, from where it is read next, or comes through a pipe.
@@ -54,10 +56,18 @@ pub fn load_file(archive: File, into: &Writing) -> Result<Vec<Loaded>> {
     let mut archive = Tar::new(archive)?;
     let start = archive.start()?;
     ensure!(!start.is_empty(), "no archive: did the command before this one fail?");
-    match Packing::of(&start) {
-        Packing::None => receive(into, |visit| layer::members_of(archive, visit)),
-        _ => load(archive, into),
+    if Packing::of(&start) != Packing::None {
+        return load(archive, into);
     }
+    let loaded = receive(into, |visit| layer::members_of(&mut archive, visit))?;
+    drain(archive);
+    Ok(loaded)
+}
+
+/// Reads what is behind the end of an archive: it has no meaning, but who sends it is not to die of SIGPIPE.
+fn drain(mut archive: impl Read) {
+    // All that matters is there, and is verified.
+    let _ = io::copy(&mut archive, &mut io::sink());
 }
 
 /// Takes in the members that `read` calls its argument with.

@@ -409,6 +409,18 @@ fn a_pipe_may_be_cut_into_pieces_of_any_size() {
         assert_eq!(loaded[0].names, ["app:v1"], "{size}");
         assert!(!layout.dir().join(".partial").exists(), "{size}");
     }
+    // Who has more to say than the archive says it all.
+    for archive in [archive.clone(), packed(&archive).swap_remove(1).1] {
+        let more = [&archive[..], &vec![0; 1 << 20]].concat();
+        let (_dir, layout) = layout();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        thread::scope(|scope| {
+            let writer = scope.spawn(move || writer.write_all(&more));
+            let reader = File::from(std::os::fd::OwnedFd::from(reader));
+            load_file(reader, &layout.writing().unwrap()).unwrap();
+            writer.join().unwrap().unwrap();
+        });
+    }
     // And may end anywhere.
     for end in [600, 300_000, 401_000] {
         let (_dir, layout) = layout();
