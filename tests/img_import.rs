@@ -20,7 +20,8 @@ fn with_rootfs() -> Sandbox {
 fn a_tar_is_the_layer_byte_for_byte() {
     let t = with_rootfs();
     t.sh("gzip -n <rootfs.tar >rootfs.tgz; zstd -q rootfs.tar -o rootfs.tzst
-          { printf 'P\\052M\\030\\004\\0\\0\\0\\0\\0\\0\\0'; cat rootfs.tzst; } >rootfs.pzst").is_silent();
+          { printf 'P\\052M\\030\\004\\0\\0\\0\\0\\0\\0\\0'; cat rootfs.tzst; } >rootfs.pzst")
+        .is_silent();
     for (file, kind) in [
         ("rootfs.tar", "tar"),
         ("rootfs.tgz", "tar+gzip"),

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use common::error::At;
 use common::files::Files;
 use common::layer::pack::{Entry, Kind, Packed, Packer};
+use common::path::clean;
 use rustix::fs::{FileType, major, minor};
 
 use super::archive::{self, Spool};
@@ -22,7 +23,6 @@ use super::select::{Chosen, Selection, Source};
 use super::walk::{Status, changed, join, shown, status};
 use crate::dockerfile::chmod::Chmod;
 use crate::error::Error;
-use crate::path::clean;
 
 /// What takes the entries of a layer, in order.
 pub(super) trait Sink {
