@@ -1,7 +1,7 @@
 //! img-import: an image of a root file system.
 
 use sandbox::Sandbox;
-use sandbox::image::{PACK, busybox_layer};
+use sandbox::image::busybox_layer;
 
 /// Goes to the store and sets the files of the newest image's manifest and config.
 const NEWEST: &str = "cd $TARE_ROOT/images
@@ -19,10 +19,16 @@ fn with_rootfs() -> Sandbox {
 #[test]
 fn a_tar_is_the_layer_byte_for_byte() {
     let t = with_rootfs();
-    t.sh("gzip -n <rootfs.tar >rootfs.tgz; zstd -q rootfs.tar -o rootfs.tzst").is_silent();
-    for (file, kind) in
-        [("rootfs.tar", "tar"), ("rootfs.tgz", "tar+gzip"), ("rootfs.tzst", "tar+zstd")]
-    {
+    t.sh("gzip -n <rootfs.tar >rootfs.tgz; zstd -q rootfs.tar -o rootfs.tzst
+          { printf 'P\\052M\\030\\004\\0\\0\\0\\0\\0\\0\\0'; cat rootfs.tzst; } >rootfs.pzst")
+        .is_silent();
+    for (file, kind) in [
+        ("rootfs.tar", "tar"),
+        ("rootfs.tgz", "tar+gzip"),
+        ("rootfs.tzst", "tar+zstd"),
+        // As pzstd begins: with a frame to be skipped.
+        ("rootfs.pzst", "tar+zstd"),
+    ] {
         t.sh(&format!("img-import {file} base | sed s/@.*//")).prints("base:latest\n");
         t.sh(&format!(
             "{NEWEST}; jq -r '.layers[].mediaType' $manifest
@@ -77,8 +83,8 @@ fn changes_are_the_dockerfiles() {
 #[test]
 fn what_is_no_tar_is_no_image() {
     let t = with_rootfs();
-    t.sh("head -c 5000 /dev/urandom >noise; head -c 100000 rootfs.tar >cut; : >empty; tar -cf none -T /dev/null").is_silent();
-    for file in ["noise", "cut", "empty", "none", "absent", "."] {
+    t.sh("head -c 5000 /dev/urandom >noise; head -c 100000 rootfs.tar >cut; : >empty").is_silent();
+    for file in ["noise", "cut", "empty", "absent", "."] {
         let run = t
             .sh(&format!("img-import {file} base"))
             .exits(1)
@@ -86,5 +92,26 @@ fn what_is_no_tar_is_no_image() {
         assert!(run.stdout.is_empty());
     }
     t.sh("img-ls -q; find $TARE_ROOT/images/blobs -type f").prints("");
-    let _ = PACK;
+}
+
+#[test]
+fn a_tar_that_was_cut_off_is_no_image() {
+    let t = Sandbox::new();
+    // Whoever ends between two entries leaves a tar that no end says is whole.
+    t.sh("mkdir d; for i in $(seq 20); do ln -s x d/$i; done; tar -cf links.tar d").is_silent();
+    for pack in ["cat", "gzip", "zstd -q", "xz -0"] {
+        t.sh(&format!("head -c 5120 links.tar | {pack} | img-import - some"))
+            .fails("img-import: -: truncated tar: it has no end\n");
+    }
+    t.sh("false | img-import - some")
+        .fails("img-import: -: no tar: did the command before this one fail?\n");
+    t.sh("img-ls -q; find $TARE_ROOT/images/blobs -type f").prints("");
+}
+
+#[test]
+fn a_layer_may_be_empty() {
+    let t = Sandbox::new();
+    t.sh("tar -c -T /dev/null | img-import - empty | sed s/@.*//").prints("empty:latest\n");
+    t.sh(&format!("{NEWEST}; jq -r .layers[].size $manifest")).prints("10240\n");
+    t.sh("img-unpack --rootfs empty tree && ls -A tree").ends_with("tree\n");
 }

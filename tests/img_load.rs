@@ -65,6 +65,11 @@ fn what_was_saved_is_loaded_as_it_was() {
                 .prints("4\n");
         }
         t.sh("ctr-spawn --rm --network none app:v1 tail -n 1 /data/numbers").prints("200000\n");
+        // Whoever sends it may have more behind its end.
+        for pack in ["cat", "gzip"] {
+            t.sh(&format!("{{ {pack} <app.tar; head -c 5000000 /dev/zero; echo $? >code; }} | img-load; cat code"))
+                .prints(&format!("{line}0\n"));
+        }
         // From where the file is read next.
         t.sh("{ printf '%512s' ' '; cat app.tar; } >later; { head -c 512 >/dev/null; img-load; } <later").prints(&line);
     }
@@ -74,9 +79,16 @@ fn what_was_saved_is_loaded_as_it_was() {
 fn it_may_be_packed() {
     let t = with_archive();
     let line = format!("app:v1@{}\n", derived().digest);
-    for (pack, n) in
-        [("gzip", 1), ("zstd -q", 2), ("xz -0", 3), ("bzip2 -1", 4), ("gzip -1 | cat", 5)]
-    {
+    // pzstd begins each of its frames with one that is to be skipped.
+    let pzstd = r"{ printf 'P\052M\030\004\0\0\0\0\0\0\0'; zstd -q; }";
+    for (pack, n) in [
+        ("gzip", 1),
+        ("zstd -q", 2),
+        ("xz -0", 3),
+        ("bzip2 -1", 4),
+        ("gzip -1 | cat", 5),
+        (pzstd, 6),
+    ] {
         t.sh(&format!("{pack} <app.tar | img-load --root {n}; {pack} <app.tar >packed; img-load --root {n}0 -i packed"))
             .prints(&line.repeat(2));
     }
@@ -186,6 +198,22 @@ fn archives_of_crane_and_bazel() {
     ))
     .is_silent();
     loads_and_runs(&t);
+}
+
+#[test]
+fn docker_archives_of_any_names() {
+    let t = with_archive();
+    // The same config twice, names with ./ before them, and a file that nothing names.
+    t.sh(&format!(
+        "{PARTS} mkdir ../out/img; cp $config ../out/img/conf; mv 1.tar ../out/layer0; gzip -n 2.tar; mv 2.tar.gz ../out/1.tgz
+         echo stray >../out/NOTES
+         echo '[{{\"Config\":\"./img/conf\",\"RepoTags\":[\"app:v1\"],\"Layers\":[\"./layer0\",\"1.tgz\"]}}]' >../out/manifest.json
+         pack; tar -C ../out -rf ../docker.tar img/conf layer0"
+    ))
+    .is_silent();
+    loads_and_runs(&t);
+    // Two layers, a config and a manifest: the stray has gone.
+    t.sh("find $TARE_ROOT/images/blobs -type f | wc -l; img-ls --blobs | wc -l").prints("4\n4\n");
 }
 
 #[test]

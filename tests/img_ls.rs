@@ -1,5 +1,7 @@
 //! img-ls: the images that are here.
 
+use std::path::Path;
+
 use sandbox::Sandbox;
 use sandbox::image::{Image, busybox, busybox_layer};
 use serde_json::json;
@@ -34,6 +36,10 @@ fn quiet_lines_are_operands() {
     let t = Sandbox::with_image("app:v1");
     t.sh("img-ls -q").prints(&format!("app:v1@{}\n", busybox().digest));
     t.sh("img-ls -q | img-tag - other").prints(&format!("other:latest@{}\n", busybox().digest));
+    t.sh("img-rm other").exits(0);
+    t.sh("img-ls -q $(img-ls -q); img-ls -q --filter reference=$(img-ls -q)")
+        .prints(&format!("app:v1@{}\n", busybox().digest).repeat(2));
+    t.sh("img-ls -q app:v1@sha256:$(printf %064d 0)").prints("");
 }
 
 #[test]
@@ -69,6 +75,30 @@ fn a_format_is_dockers() {
         .is_silent();
     t.sh("img-ls").prints("v1\n");
     t.sh("img-ls --format '{{.Nope'").says("img-ls: ").exits(1);
+}
+
+#[test]
+fn times_are_local() {
+    let t = Sandbox::with_image("app:v1");
+    let created = "img-ls --format '{{.CreatedAt}}'";
+    let history = Image::new(&[&busybox_layer()], &json!({ "Cmd": ["old"] }));
+    let mut config = history.config();
+    config["history"] = json!([{ "created": "1970-01-01T00:00:00Z", "created_by": "x" }]);
+    t.store(&history.with_whole_config(&config), "other:v1");
+    t.sh(&format!("TZ=XYZ-3:30 {created} app")).prints("1970-01-01 03:30:00 +0330 XYZ\n");
+    t.sh("TZ=XYZ-3:30 img-history --format '{{.CreatedAt}}' other:v1")
+        .prints("1970-01-01T03:30:00+03:30\n");
+    t.sh(&format!("TZ=No/Where {created} app; TZ=UTC {created} app"))
+        .prints(&"1970-01-01 00:00:00 +0000 UTC\n".repeat(2));
+    if !Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists() {
+        return; // then all but POSIX's zones are UTC
+    }
+    t.sh(&format!("TZ=Asia/Tokyo {created} app")).prints("1970-01-01 09:00:00 +0900 JST\n");
+    t.sh("TZ=Asia/Tokyo img-history --format '{{.CreatedAt}}' other:v1")
+        .prints("1970-01-01T09:00:00+09:00\n");
+    let until = "img-ls -q --filter until=1970-01-01T05:00:00 app";
+    t.sh(&format!("TZ=Asia/Tokyo {until}")).prints("");
+    t.sh(&format!("TZ=UTC {until}")).prints(&format!("app:v1@{}\n", busybox().digest));
 }
 
 #[test]

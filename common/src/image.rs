@@ -13,7 +13,10 @@ use std::marker::PhantomData;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, Visitor,
+};
+use serde_json::value::RawValue;
 
 use crate::digest::Digest;
 use crate::platform::Platform;
@@ -106,11 +109,11 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
         schema_version: Option<u32>,
         media_type: Option<String>,
         #[serde(borrow)]
-        manifests: Option<&'a serde_json::value::RawValue>,
+        manifests: Option<&'a RawValue>,
         #[serde(borrow)]
-        layers: Option<&'a serde_json::value::RawValue>,
+        layers: Option<&'a RawValue>,
         #[serde(borrow)]
-        config: Option<&'a serde_json::value::RawValue>,
+        config: Option<&'a RawValue>,
     }
     ensure!(bytes.len() as u64 <= DOCUMENT_LIMIT, "larger than {DOCUMENT_LIMIT} bytes");
     let head: Head = serde_json::from_slice(bytes).context("not a manifest")?;
@@ -120,7 +123,8 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
         Some(1) => bail!("a Docker schema 1 manifest, which is not supported"),
         _ => bail!("not a manifest: schemaVersion is not 2"),
     }
-    if let Some(own) = &head.media_type {
+    // Go writes an empty text for what it was not told.
+    if let Some(own) = head.media_type.filter(|own| !own.is_empty()) {
         ensure!(own == media_type, "its media type is {own:?}, its descriptor says {media_type:?}");
     }
     let is_index = head.manifests.is_some();
@@ -131,8 +135,7 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
             Ok(Document::Index(Box::new(serde_json::from_slice(bytes).context("not an index")?)))
         }
         Some(Kind::Manifest) if is_manifest => {
-            let manifest: ImageManifest =
-                serde_json::from_slice(bytes).context("not a manifest")?;
+            let manifest: ImageManifest = read(bytes, &["layers"]).context("not a manifest")?;
             let few = manifest.layers().len() <= LAYERS;
             ensure!(few, "more than the {LAYERS} layers that an image may have");
             Ok(Document::Manifest(Box::new(manifest)))
@@ -146,7 +149,31 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
 /// Reads an image's config.
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration> {
     serde_json::from_slice::<Fields<IgnoredAny>>(bytes).context("not an image config")?;
-    serde_json::from_slice(bytes).context("not an image config")
+    read(bytes, &["rootfs", "diff_ids"]).context("not an image config")
+}
+
+/// Reads a document whose list at this path may be null: Go writes that for an empty one.
+fn read<T: DeserializeOwned>(bytes: &[u8], list: &[&str]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes).or_else(|err| match without_null(bytes, list) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| err),
+        Err(_) => Err(err),
+    })
+}
+
+/// Returns an object with an empty list in place of a null at this path.
+fn without_null(object: &[u8], path: &[&str]) -> serde_json::Result<Vec<u8>> {
+    let Fields(mut fields): Fields<Box<RawValue>> = serde_json::from_slice(object)?;
+    if let [name, below @ ..] = path
+        && let Some(value) = fields.get_mut(*name)
+    {
+        let bytes = match (value.get(), below) {
+            ("null", []) => b"[]".to_vec(),
+            (other, []) => other.into(),
+            (object, below) => without_null(object.as_bytes(), below)?,
+        };
+        *value = serde_json::from_slice(&bytes)?;
+    }
+    serde_json::to_vec(&fields)
 }
 
 /// Returns the descriptor of a blob.
@@ -244,13 +271,13 @@ pub fn media_type_of(bytes: &[u8]) -> Result<String> {
     struct Head<'a> {
         media_type: Option<String>,
         #[serde(borrow)]
-        manifests: Option<&'a serde_json::value::RawValue>,
+        manifests: Option<&'a RawValue>,
     }
     let head: Head = serde_json::from_slice(bytes).context("not a manifest")?;
     let media_type = match (head.media_type, head.manifests) {
-        (Some(media_type), _) => media_type,
-        (None, Some(_)) => MediaType::ImageIndex.to_string(),
-        (None, None) => MediaType::ImageManifest.to_string(),
+        (Some(media_type), _) if !media_type.is_empty() => media_type,
+        (_, Some(_)) => MediaType::ImageIndex.to_string(),
+        (_, None) => MediaType::ImageManifest.to_string(),
     };
     parse(bytes, &media_type)?;
     Ok(media_type)

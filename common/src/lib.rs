@@ -10,7 +10,7 @@
 //! credentials                who the user is to registries: docker's and podman's files, and helpers
 //! layout  archive  layer     OCI layout · layout <-> tar stream · layer tar <-> directory
 //! overlay  tree  userns  passwd     mounts · trees of files · the ids of users, outside and inside
-//! image digest reference platform template human    plain values: parse, print, compare; no I/O
+//! image digest reference platform path template human    plain values: parse, print, compare; no I/O
 //! confine                    what a process gives up before it reads hostile bytes
 //! error  sys                 what an error is about and the way out · the only file with unsafe
 //! ```
@@ -31,6 +31,7 @@ pub mod layer;
 pub mod layout;
 pub mod overlay;
 pub mod passwd;
+pub mod path;
 pub mod platform;
 pub mod reference;
 #[cfg(feature = "registry")]

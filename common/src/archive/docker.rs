@@ -5,20 +5,23 @@
 //! repositories   <id>/json      <id>/layer.tar            before: each layer is an image, and names its parent
 //! ```
 //!
+//! Those are Docker's own names. What others call a config or a layer, only manifest.json knows.
+//!
 //! Their layers are not packed, as a rule, and their manifests are not the
 //! registry's: the image gets one here, of the layers as they are.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
 use serde_json::{Map, Value, json};
 
-use super::Packing;
-use super::load::{Contents, Loaded};
+use super::load::{Contents, Loaded, plain};
 use crate::digest::Digest;
 use crate::image::{self, Fields, LAYERS};
+use crate::layer::Packing;
 use crate::layout::{Missing, Writing};
 
 /// How many symlinks lead from a layer's name to the layer.
@@ -30,7 +33,8 @@ const LINKS: usize = 8;
 struct DockerImage {
     config: String,
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    // Go writes null for an empty list.
+    layers: Option<Vec<String>>,
 }
 
 /// Returns whether this is the ID of an image before 1.10, or of a layer.
@@ -45,23 +49,21 @@ impl Contents {
             serde_json::from_slice(manifest).context("not a Docker archive's manifest")?;
         let mut loaded = Vec::new();
         for docker in images {
-            let config = match self.documents.get(&docker.config) {
-                Some(config) => config.clone(),
-                None => self
-                    .blob(&docker.config, into)
-                    .with_context(|| format!("{:?}", docker.config))?,
-            };
-            let few = docker.layers.len() <= LAYERS;
+            let config = self
+                .document(&docker.config, into)
+                .with_context(|| format!("{:?}", docker.config))?;
+            let names = docker.layers.unwrap_or_default();
+            let few = names.len() <= LAYERS;
             ensure!(few, "more than the {LAYERS} layers that an image may have");
             let diff_ids = image::diff_ids(&image::parse_config(&config).context(docker.config)?)?;
             ensure!(
-                diff_ids.len() == docker.layers.len(),
+                diff_ids.len() == names.len(),
                 "{} layers, but {} diff IDs",
-                docker.layers.len(),
+                names.len(),
                 diff_ids.len()
             );
             let mut layers = Vec::new();
-            for (name, diff_id) in docker.layers.iter().zip(diff_ids) {
+            for (name, diff_id) in names.iter().zip(diff_ids) {
                 let desc = self.packed(name, into).with_context(|| format!("{name:?}"))?;
                 let (digest, is_plain) =
                     (image::digest(&desc)?, *desc.media_type() == MediaType::ImageLayer);
@@ -88,26 +90,33 @@ impl Contents {
         Ok(image::descriptor(media_type, &digest, size))
     }
 
-    /// Returns the layer of this name, through links.
-    fn layer(&self, name: &str, into: &Writing) -> Result<(Digest, u64)> {
-        let mut name = name;
+    /// Returns the name of the member that is meant, in its plain form, through links.
+    fn meant(&self, name: &str) -> Result<String> {
+        let mut name = plain(Path::new(name)).context("a path that leaves the archive")?;
         for _ in 0..LINKS {
-            if let Some(Some(found)) = self.layers.get(name) {
-                return Ok(*found);
-            }
-            match self.links.get(name) {
-                Some(target) => name = target,
-                None => break,
-            }
+            let Some(target) = self.links.get(&name) else { break };
+            name.clone_from(target);
         }
-        let digest: Digest =
-            name.strip_prefix("blobs/").unwrap_or(name).replacen('/', ":", 1).parse()?;
+        Ok(name)
+    }
+
+    /// Returns the layer of this name.
+    fn layer(&self, name: &str, into: &Writing) -> Result<(Digest, u64)> {
+        let name = self.meant(name)?;
+        if let Some(Some(found)) = self.layers.get(&name) {
+            return Ok(*found);
+        }
+        let blob = name.strip_prefix("blobs/").unwrap_or(&name).replacen('/', ":", 1);
+        let Ok(digest) = blob.parse::<Digest>() else { bail!("not in the archive") };
         let size = into.layout().size(&digest).ok_or(Missing(digest))?;
         Ok((digest, size))
     }
 
-    /// Reads a document that lies in `blobs/`.
-    fn blob(&self, name: &str, into: &Writing) -> Result<Vec<u8>> {
+    /// Returns the document of this name, which may be called as a layer is.
+    fn document(&self, name: &str, into: &Writing) -> Result<Vec<u8>> {
+        if let Some(document) = self.documents.get(&self.meant(name)?) {
+            return Ok(document.clone());
+        }
         let (digest, size) = self.layer(name, into)?;
         into.layout().read(&image::descriptor(MediaType::ImageConfig, &digest, size))
     }

@@ -34,11 +34,11 @@ const WAITING: usize = 8;
 pub(super) enum Incoming<'a> {
     /// Of this digest.
     Blob(BlobWriter<'a>),
-    /// Of a digest that will be known at its end, and of this name in the archive.
+    /// Of a digest that will be known at its end, and of this name in the archive: a layer, most of them.
     Layer(String, NewBlob<'a>),
 }
 
-/// A layer that has arrived and that only its name in the archive leads to.
+/// A blob that has arrived and that only its name in the archive leads to.
 pub(super) type Arrived = (String, (Digest, u64));
 
 impl Incoming<'_> {

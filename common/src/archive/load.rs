@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 use std::thread;
@@ -14,16 +14,18 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::image::Descriptor;
 
 use super::inflow::{Incoming, Inflow};
-use super::{CONTAINERD_NAME, LEFT_OUT, Packing, docker, unpacked};
+use super::{CONTAINERD_NAME, LEFT_OUT, blobs, docker, unpacked};
 use crate::digest::Digest;
 use crate::error::{self, Hint};
 use crate::image::{self, Document, INDEX_DEPTH, Kind, REF_NAME};
-use crate::layer::{self, Member, Tar, Type};
+use crate::layer::{self, Member, Packing, Tar, Type};
 use crate::layout::{Index, Layout, Missing, Writing, chosen_from};
 use crate::platform::Platform;
 
 /// The most bytes of documents outside `blobs/`, and of names, that are kept while an archive is read.
 const DOCUMENTS: u64 = 16 << 20;
+/// What is wrong with a member where another one has its name: some readers take the first and some the last.
+const TWICE: &str = "it is there twice";
 /// How many missing blobs an error names.
 const SHOWN: usize = 10;
 
@@ -40,9 +42,11 @@ pub struct Loaded {
 ///
 /// # Errors
 /// If anything is cut short, missing or has another digest than it claims.
-pub fn load(archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
-    let tar = unpacked(archive)?;
-    receive(into, |visit| layer::members(tar, visit))
+pub fn load(mut archive: impl Read, into: &Writing) -> Result<Vec<Loaded>> {
+    let tar = unpacked(archive.by_ref())?;
+    let loaded = receive(into, |visit| layer::members(tar, visit))?;
+    drain(archive);
+    Ok(loaded)
 }
 
 /// Does as [`load`] with what is in a file, from where it is read next, or comes through a pipe.
@@ -52,10 +56,18 @@ pub fn load_file(archive: File, into: &Writing) -> Result<Vec<Loaded>> {
     let mut archive = Tar::new(archive)?;
     let start = archive.start()?;
     ensure!(!start.is_empty(), "no archive: did the command before this one fail?");
-    match Packing::of(&start) {
-        Packing::None => receive(into, |visit| layer::members_of(archive, visit)),
-        _ => load(archive, into),
+    if Packing::of(&start) != Packing::None {
+        return load(archive, into);
     }
+    let loaded = receive(into, |visit| layer::members_of(&mut archive, visit))?;
+    drain(archive);
+    Ok(loaded)
+}
+
+/// Reads what is behind the end of an archive: it has no meaning, but who sends it is not to die of SIGPIPE.
+fn drain(mut archive: impl Read) {
+    // All that matters is there, and is verified.
+    let _ = io::copy(&mut archive, &mut io::sink());
 }
 
 /// Takes in the members that `read` calls its argument with.
@@ -71,11 +83,14 @@ fn receive(
     });
     // What is wrong with a blob comes before what is wrong with what follows it.
     for (name, found) in arrived? {
+        let before = contents.layers.get(&name).copied().flatten();
+        ensure!(before.is_none_or(|before| before == found), "{name:?}: {TWICE}");
         contents.layers.insert(name, Some(found));
     }
     contents.marked = read?;
     let loaded = contents.images(into)?;
     ensure!(!loaded.is_empty(), "an archive without images");
+    contents.strays(&loaded, into)?;
     Ok(loaded)
 }
 
@@ -86,7 +101,7 @@ pub(super) struct Contents {
     pub(super) documents: HashMap<String, Vec<u8>>,
     /// How many bytes they have together.
     size: u64,
-    /// Layers that lie outside `blobs/`, as they are once all are hashed.
+    /// What lies outside `blobs/` and may be a layer or a config, as it is once all are hashed.
     pub(super) layers: HashMap<String, Option<(Digest, u64)>>,
     /// Links, and where they lead.
     pub(super) links: BTreeMap<String, String>,
@@ -117,6 +132,9 @@ impl Contents {
                 let target = plain(&from)
                     .with_context(|| format!("{name:?}: a link that leaves the archive"))?;
                 ensure!(!name.starts_with("blobs"), "{name:?}: a link where a blob should be");
+                let is_file = self.documents.contains_key(&name) || self.layers.contains_key(&name);
+                let same = self.links.get(&name).is_none_or(|other| *other == target);
+                ensure!(same && !is_file, "{name:?}: {TWICE}");
                 self.keep(&name, target.len() as u64)?;
                 self.links.insert(name, target);
                 Ok(())
@@ -135,42 +153,59 @@ impl Contents {
         inflow: &mut Inflow<'s, '_, 'a>,
     ) -> Result<()> {
         // Bazel's archives have layers in blobs/ whose names are not quite digests.
-        if name.ends_with(".tar") || name.ends_with(".tar.gz") {
-            self.keep(name, 0)?;
-            self.layers.insert(name.into(), None);
-            return inflow.take(Incoming::Layer(name.into(), into.new_blob()?), file);
-        }
-        if let Some(blob) = name.strip_prefix("blobs/") {
+        let is_tar = name.ends_with(".tar") || name.ends_with(".tar.gz");
+        if let Some(blob) = name.strip_prefix("blobs/").filter(|_| !is_tar) {
             let digest: Digest = blob.replacen('/', ":", 1).parse()?;
             if let Some(writer) = into.whole_blob(&digest, file.size)? {
                 inflow.take(Incoming::Blob(writer), file)?;
             }
             return Ok(());
         }
+        ensure!(!self.links.contains_key(name), TWICE);
         if is_document(name) {
             self.keep(name, file.size)?;
             let mut bytes = Vec::new();
             copy(file, &mut bytes)?;
+            if let Some(before) = self.documents.get(name) {
+                ensure!(*before == bytes, TWICE);
+                return Ok(());
+            }
             if name == "index.json" {
                 check_base(&bytes, into.layout())?;
             }
             self.documents.insert(name.into(), bytes);
+            return Ok(());
         }
-        Ok(())
+        // Nothing leads to Docker's <id>/VERSION, nor from an index.json to what is not in blobs/.
+        if name.ends_with("/VERSION") || self.documents.contains_key("index.json") {
+            return Ok(());
+        }
+        // Of all else only manifest.json says what it is, which may come last.
+        self.keep(name, 0)?;
+        self.layers.insert(name.into(), None);
+        inflow.take(Incoming::Layer(name.into(), into.new_blob()?), file)
     }
 
-    /// Makes sure that the archive has one member of this name, and that there is room for `size` more bytes.
-    ///
-    /// Of two, some readers take the first and some the last.
+    /// Makes sure that there is room for a member of this name, and `size` bytes of it.
     fn keep(&mut self, name: &str, size: u64) -> Result<()> {
-        let there = self.documents.contains_key(name)
-            || self.layers.contains_key(name)
-            || self.links.contains_key(name);
-        ensure!(!there, "{name:?}: it is there twice");
         // What a map takes for an entry is some 100 bytes.
         self.size = self.size.saturating_add(size).saturating_add(name.len() as u64 + 100);
         let most = DOCUMENTS >> 20;
         ensure!(self.size <= DOCUMENTS, "more than {most} MiB of documents and links");
+        Ok(())
+    }
+
+    /// Says which blobs came in and belong to no image.
+    fn strays(&self, loaded: &[Loaded], into: &Writing) -> Result<()> {
+        let mut strays: HashSet<Digest> =
+            self.layers.values().flatten().map(|(digest, _)| *digest).collect();
+        if !strays.is_empty() {
+            for image in loaded {
+                let needed = blobs(into.layout(), &image.desc)?;
+                strays.retain(|digest| !needed.contains(digest));
+            }
+        }
+        into.strays(&strays);
         Ok(())
     }
 
@@ -194,6 +229,10 @@ impl Contents {
         let mut seen = HashSet::new();
         for entry in index.images() {
             let desc = entry.descriptor()?;
+            // A layout may keep what is no image: image-layout.md, index.json.
+            if Kind::of(&image::media_type(&desc)).is_none() {
+                continue;
+            }
             let desc = match check_whole(into.layout(), &desc, 0, &mut seen) {
                 // Docker writes an index whole, and only the platforms that it has.
                 Err(err) if self.marked && error::find::<Missing>(&err).is_some() => {
@@ -231,7 +270,8 @@ fn check_whole(
         ensure!(layout.has(&digest, desc.size())?, Missing(digest));
         Ok(())
     };
-    if !seen.insert(image::digest(desc)?) {
+    // What an index has beside images is no error: image-index.md, mediaType.
+    if Kind::of(&image::media_type(desc)).is_none() || !seen.insert(image::digest(desc)?) {
         return here(desc);
     }
     let subject = || format!("blob {}", desc.digest());
@@ -307,9 +347,7 @@ fn check_base(index: &[u8], layout: &Layout) -> Result<()> {
     }
 }
 
-/// Returns whether a member is a document that an image may need.
-///
-/// Docker's `<id>/VERSION`, and what nobody knows, are not needed.
+/// Returns whether a member is a document by its name.
 fn is_document(name: &str) -> bool {
     match name.split_once('/') {
         None => {
@@ -334,7 +372,7 @@ fn bare(desc: &Descriptor) -> Descriptor {
 }
 
 /// Returns a path in its one plain form, or nothing if it leads out of the archive.
-fn plain(path: &Path) -> Option<String> {
+pub(super) fn plain(path: &Path) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for component in path.components() {
         match component {

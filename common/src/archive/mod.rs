@@ -18,7 +18,8 @@ use std::io::{self, Read};
 
 use anyhow::Result;
 use liblzma::stream::{CONCATENATED, Stream};
-use oci_spec::image::MediaType;
+
+use crate::layer::Packing;
 
 pub use load::{Loaded, load, load_file};
 pub use save::{Archive, Format, Image, blobs};
@@ -33,44 +34,6 @@ const XZ_MEMORY: u64 = 144 << 20;
 /// Returns whether a file that begins with these bytes may be an archive: a reference line never does.
 pub fn is_archive(start: &[u8]) -> bool {
     Packing::of(start) != Packing::None || start.get(257..262) == Some(b"ustar")
-}
-
-/// How a file is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    /// Not at all.
-    None,
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
-    /// By xz(1).
-    Xz,
-    /// By bzip2(1).
-    Bzip2,
-}
-
-impl Packing {
-    /// Tells how a file is packed by how it begins: 10 bytes are enough.
-    pub fn of(start: &[u8]) -> Packing {
-        match start {
-            [0x1f, 0x8b, ..] => Packing::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
-            [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => Packing::Bzip2,
-            _ => Packing::None,
-        }
-    }
-
-    /// Returns the media type of a layer that is packed so, if layers may be.
-    pub fn layer_type(self) -> Option<MediaType> {
-        match self {
-            Packing::None => Some(MediaType::ImageLayer),
-            Packing::Gzip => Some(MediaType::ImageLayerGzip),
-            Packing::Zstd => Some(MediaType::ImageLayerZstd),
-            Packing::Xz | Packing::Bzip2 => None,
-        }
-    }
 }
 
 /// Returns the bytes of a stream that may be packed with gzip, zstd, xz or bzip2.

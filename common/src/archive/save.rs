@@ -4,6 +4,7 @@
 //! oci-layout  index.json  manifest.json     what it is, and what it holds
 //! blobs/.../<index> <manifest> <config>     documents, each blob once
 //! blobs/.../<layer>                         layers, the lowest first
+//! blobs/.../<hex>                           what else an index names: nobody knows what it is
 //! ```
 //!
 //! What comes first says what follows, so that a reader needs no second pass. The
@@ -25,8 +26,8 @@ use serde_json::{Value, json};
 use super::{CONTAINERD_NAME, LEFT_OUT};
 use crate::digest::Digest;
 use crate::error::{self, At};
-use crate::image::{self, Document, INDEX_DEPTH, REF_NAME};
-use crate::layer::pack::{self, Kind};
+use crate::image::{self, Document, INDEX_DEPTH, Kind, REF_NAME};
+use crate::layer::pack;
 use crate::layer::unable;
 use crate::layout::{Layout, Missing};
 use crate::platform::Platform;
@@ -82,6 +83,8 @@ struct Parts<'a> {
     documents: Vec<Blob<'a>>,
     configs: Vec<Blob<'a>>,
     layers: Vec<Blob<'a>>,
+    /// What indexes name that is no image. Other ways may lead to the same blobs as parts of images.
+    others: BTreeMap<Digest, Blob<'a>>,
     seen: HashSet<Digest>,
     /// Manifests and indexes that are not here whole, and what they lack: there may be more
     /// ways to one than anyone could go.
@@ -132,7 +135,8 @@ impl<'a> Archive<'a> {
         };
         let mut left_out = BTreeSet::new();
         let mut members = Vec::new();
-        let blobs = [&parts.documents, &parts.configs, &parts.layers];
+        let others = parts.others();
+        let blobs = [&parts.documents, &parts.configs, &parts.layers, &others];
         for blob in blobs.into_iter().flatten().filter(|blob| have.contains(&blob.digest)) {
             left_out.insert(blob.digest);
         }
@@ -148,7 +152,7 @@ impl<'a> Archive<'a> {
         for (kind, blobs) in blobs.into_iter().enumerate() {
             for blob in blobs.iter().filter(|blob| !left_out.contains(&blob.digest)) {
                 let name = match (format, kind) {
-                    (Format::Docker, 0) => continue,
+                    (Format::Docker, 0 | 3) => continue,
                     (Format::Docker, 1) => format!("{}.json", blob.digest.hex()),
                     (Format::Docker, _) => format!("{}.tar", blob.digest.hex()),
                     _ => path(&blob.digest),
@@ -190,7 +194,8 @@ impl<'a> Archive<'a> {
 pub fn blobs(layout: &Layout, desc: &Descriptor) -> Result<Vec<Digest>> {
     let mut parts = Parts::default();
     parts.add(layout, desc, &BTreeSet::new(), 0)?;
-    let blobs = [parts.documents, parts.configs, parts.layers].into_iter().flatten();
+    let others = parts.others();
+    let blobs = [parts.documents, parts.configs, parts.layers, others].into_iter().flatten();
     Ok(blobs.map(|blob| blob.digest).collect())
 }
 
@@ -240,8 +245,17 @@ impl<'a> Parts<'a> {
                 }
             }
             Document::Index(index) => {
-                let (mut missing, mut count) = (None, 0);
+                let (mut missing, mut count, mut others) = (None, 0, Vec::new());
                 for member in index.manifests() {
+                    // What is no image is no error: image-index.md, mediaType.
+                    if Kind::of(&image::media_type(member)).is_none() {
+                        let (digest, size) = (image::digest(member)?, member.size());
+                        match have.contains(&digest) || layout.has(&digest, size)? {
+                            true => others.push((digest, Blob { layout, digest, size })),
+                            false => drop(missing.get_or_insert(Missing(digest).into())),
+                        }
+                        continue;
+                    }
                     match self.add(layout, member, have, depth + 1) {
                         Ok(()) => count += 1,
                         Err(err) if error::find::<Missing>(&err).is_some() => {
@@ -256,11 +270,19 @@ impl<'a> Parts<'a> {
                 }
                 match missing {
                     Some(missing) if count == 0 => return Err(missing),
-                    _ => self.push(layout, desc, |parts| &mut parts.documents)?,
+                    _ => {
+                        self.push(layout, desc, |parts| &mut parts.documents)?;
+                        self.others.extend(others);
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Returns what belongs to no image.
+    fn others(&self) -> Vec<Blob<'a>> {
+        self.others.values().filter(|blob| !self.seen.contains(&blob.digest)).copied().collect()
     }
 
     fn push(
@@ -362,7 +384,8 @@ fn image_of(entry: &Entry, parts: &Parts) -> Result<Option<ImageManifest>> {
             }
             Document::Index(mut index) => {
                 let saved = |desc: &&Descriptor| {
-                    image::digest(desc).is_ok_and(|digest| parts.seen.contains(&digest))
+                    Kind::of(&image::media_type(desc)).is_some()
+                        && image::digest(desc).is_ok_and(|digest| parts.seen.contains(&digest))
                 };
                 let here = index.manifests().iter().filter(saved).cloned().collect();
                 index.set_manifests(here);
@@ -404,7 +427,7 @@ struct Output<'a> {
 
 /// Returns the header of a file that belongs to nobody and was never changed.
 fn header(name: &str, size: u64) -> Result<Vec<u8>> {
-    let (path, kind) = (name.into(), Kind::File { size });
+    let (path, kind) = (name.into(), pack::Kind::File { size });
     let entry =
         pack::Entry { path, kind, mode: 0o644, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new() };
     let mut bytes = Vec::new();

@@ -130,3 +130,38 @@ proptest! {
         }
     }
 }
+
+/// What encoding/json writes for a slice that is nil, and for a text that was not set.
+#[test]
+fn what_go_writes_for_nothing_is_nothing() {
+    let config =
+        r#"{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"DIGEST","size":2}"#;
+    let config = config.replace("DIGEST", &Digest::of(b"{}").to_string());
+    let manifest = |rest: &str| format!(r#"{{"schemaVersion":2,"config":{config},{rest}}}"#);
+    for good in
+        [r#""layers":null"#, r#""layers":[],"mediaType":"""#, r#""mediaType":"","layers":null"#]
+    {
+        let bytes = manifest(good).into_bytes();
+        let Document::Manifest(read) = parse(&bytes, MANIFEST).unwrap() else { panic!("{good}") };
+        assert!(read.layers().is_empty());
+        assert_eq!(media_type_of(&bytes).unwrap(), MANIFEST);
+    }
+    for bad in [r#""layers":{}"#, r#""layers":null,"layers":[]"#, r#""layers":null,"Layers":[]"#] {
+        assert!(parse(manifest(bad).as_bytes(), MANIFEST).is_err(), "{bad}");
+    }
+    let index = br#"{"schemaVersion":2,"mediaType":"","manifests":[]}"#;
+    assert!(parse(index, INDEX).is_ok());
+    assert_eq!(media_type_of(index).unwrap(), INDEX);
+
+    let config =
+        |rootfs: &str| format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{rootfs}}}"#);
+    let read = parse_config(config(r#"{"type":"layers","diff_ids":null}"#).as_bytes()).unwrap();
+    assert!(read.rootfs().diff_ids().is_empty());
+    for bad in [
+        "null",
+        r#"{"type":"layers","diff_ids":{}}"#,
+        r#"{"type":"layers","diff_ids":["x"],"diff_ids":null}"#,
+    ] {
+        assert!(parse_config(config(bad).as_bytes()).is_err(), "{bad}");
+    }
+}

@@ -11,6 +11,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
+use super::packing::Packing;
 use super::stream::{Buffer, Source};
 use crate::digest::{Digest, Hasher};
 
@@ -197,22 +198,23 @@ impl<S: Source> Inflater<S> {
 
     fn detect(&mut self) -> Result<Format> {
         self.more()?;
-        match &self.input.bytes[..self.input.len] {
-            [] => Ok(Format::End),
-            [0x1f, 0x8b, ..] => Ok(Format::Gzip(Box::new(Gzip {
+        let start = &self.input.bytes[..self.input.len];
+        match Packing::of(start) {
+            Packing::None if start.is_empty() => Ok(Format::End),
+            Packing::None => Ok(Format::Plain),
+            Packing::Gzip => Ok(Format::Gzip(Box::new(Gzip {
                 inflate: Decompress::new(false),
                 crc: crc32fast::Hasher::new(),
                 stage: Stage::Header,
             }))),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            Packing::Zstd => {
                 let mut context =
                     DCtx::try_create().ok_or_else(|| anyhow!("out of memory for zstd"))?;
                 context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW)).map_err(zstd_error)?;
                 Ok(Format::Zstd { context, inside: false })
             }
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => bail!("packed with bzip2, which no layer is"),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => bail!("packed with xz, which no layer is"),
-            _ => Ok(Format::Plain),
+            Packing::Bzip2 => bail!("packed with bzip2, which no layer is"),
+            Packing::Xz => bail!("packed with xz, which no layer is"),
         }
     }
 

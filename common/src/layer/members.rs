@@ -77,8 +77,8 @@ pub fn sparse_members(tar: impl Read, visit: impl FnMut(Member) -> Result<()>) -
 }
 
 /// Does as [`members`], and lets the kernel copy.
-pub fn members_of(mut tar: Tar, visit: impl FnMut(Member) -> Result<()>) -> Result<bool> {
-    walk(&mut tar, whole(visit))
+pub fn members_of(tar: &mut Tar, visit: impl FnMut(Member) -> Result<()>) -> Result<bool> {
+    walk(tar, whole(visit))
 }
 
 /// Refuses files with holes.

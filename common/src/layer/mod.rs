@@ -20,6 +20,7 @@ mod header;
 mod inflate;
 mod members;
 pub mod pack;
+mod packing;
 mod source;
 mod stream;
 pub mod table;
@@ -49,6 +50,7 @@ pub use self::changes::{is_record, recorded_owner};
 pub use self::dirs::PATH_MAX;
 pub use self::header::is_header;
 pub use self::members::{Member, Type, members, members_of, sparse_members};
+pub use self::packing::Packing;
 pub use self::source::{Tar, unable};
 pub use self::stream::BLOCK;
 
@@ -99,6 +101,8 @@ pub struct Applied {
     pub size: u64,
     /// How many entries it had, implied directories included.
     pub entries: u64,
+    /// Its tar had a mark at its end: it was not cut off between two entries. A layer need not have one.
+    pub marked: bool,
     /// What could not be as the layer says, because of the filesystem or for lack of rights.
     pub warnings: Vec<String>,
 }
@@ -173,12 +177,13 @@ impl Tree {
             }
             let mut tar = Entries::new(stream);
             let (entries, warnings) = extract.run(&mut tar)?;
+            let marked = tar.is_marked();
             // What is behind the end mark has no meaning, but is part of the blob and of the tar.
             let (found, size) = tar.into_stream().finish()?;
             if let Some(diff_id) = diff_id {
                 ensure!(found == *diff_id, "corrupt: its diff ID is {found}, not {diff_id}");
             }
-            Ok(Applied { diff_id: found, size, entries, warnings })
+            Ok(Applied { diff_id: found, size, entries, marked, warnings })
         })
     }
 
@@ -236,11 +241,12 @@ fn read(
             let checked = extract::check(&entry, true).and_then(|()| show(&entry, &mut tar));
             checked.with_context(|| header::lossy(&entry.name))?;
         }
+        let marked = tar.is_marked();
         let (found, size) = tar.into_stream().finish()?;
         if let Some(diff_id) = diff_id {
             ensure!(found == *diff_id, "corrupt: its diff ID is {found}, not {diff_id}");
         }
-        Ok(Applied { diff_id: found, size, entries, warnings: Vec::new() })
+        Ok(Applied { diff_id: found, size, entries, marked, warnings: Vec::new() })
     })
 }
 

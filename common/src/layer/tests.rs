@@ -535,6 +535,7 @@ fn a_tar_ends_as_it_does_for_go() {
         let t = Scratch::new();
         let bytes = [whole.0.clone(), vec![0; tail]].concat();
         assert_eq!(t.apply(std::slice::from_ref(&bytes)).unwrap()[0].diff_id, Digest::of(&bytes));
+        assert_eq!(scan(&bytes[..], &descriptor(&bytes)).unwrap().marked, tail > 0);
     }
     // What is behind the end is hashed and ignored.
     let t = Scratch::new();

@@ -146,7 +146,9 @@ impl Index {
         ensure!(!is_manifest, "both a manifest and an index");
         if let Some(media_type) = fields.get("mediaType") {
             let media_type: Option<String> = serde_json::from_str(media_type.get())?;
-            let is_index = media_type.as_deref().is_none_or(|it| Kind::of(it) == Some(Kind::Index));
+            let is_index = media_type
+                .as_deref()
+                .is_none_or(|it| it.is_empty() || Kind::of(it) == Some(Kind::Index));
             ensure!(is_index, "not an index: its media type is {media_type:?}");
         }
         Ok(Index { fields, images })

@@ -10,7 +10,7 @@
 //! The bytes of a blob are on the disk before it gets its name; the names of all
 //! blobs are on the disk before the index names any.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
@@ -85,7 +85,12 @@ impl<'a> Writing<'a> {
         self.layout
     }
 
-    /// Gives up, and removes the blobs that were added, unless somebody has come to need them.
+    /// Says that of all that was added only these may be needed by no image: [`Writing::abandon`] takes back no other.
+    pub fn strays(&self, blobs: &HashSet<Digest>) {
+        self.unfinished.book().added.retain(|digest| blobs.contains(digest));
+    }
+
+    /// Ends, and removes the blobs that were added, unless somebody has come to need them.
     pub fn abandon(self) -> Result<()> {
         let (layout, added) = (self.layout, std::mem::take(&mut self.unfinished.book().added));
         drop(self);

@@ -245,7 +245,7 @@ impl Run<'_> {
                     }
                     None => &Value::Absent,
                 },
-                Value::Absent | Value::NilList => &Value::Absent,
+                Value::Absent | Value::Zero(_) => &Value::Absent,
                 other => bail!("{} has no field .{field}", other.kind()),
             };
             is_row = false;

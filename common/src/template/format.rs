@@ -15,7 +15,8 @@ const WIDTH: usize = 1 << 16;
 pub(super) fn print(out: &mut String, value: &Value) {
     match value {
         Value::Absent | Value::Nil => out.push_str("<nil>"),
-        Value::NilList => out.push_str("[]"),
+        Value::Zero(text) => out.push_str(text),
+        Value::Unit => out.push_str("{}"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Number(number) => match number.is_f64() {
             true => out.push_str(&general(number.as_f64().unwrap_or_default(), None)),
@@ -51,7 +52,8 @@ pub(super) fn json(out: &mut String, value: &Value) {
         out.push_str(&quoted.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"));
     };
     match value {
-        Value::Absent | Value::Nil | Value::NilList => out.push_str("null"),
+        Value::Absent | Value::Nil | Value::Zero(_) => out.push_str("null"),
+        Value::Unit => out.push_str("{}"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
             Some(float) if float == 0.0 || (1e-6..1e21).contains(&float.abs()) => {
@@ -209,12 +211,13 @@ fn whole(arg: Option<&Value>) -> Option<i64> {
 fn convert(out: &mut String, verb: char, spec: Spec, arg: &Value) -> Result<()> {
     let before = out.len();
     match (verb, arg) {
-        ('v', Value::Absent | Value::Nil | Value::NilList | Value::Bool(_)) => {
+        ('v', Value::Absent | Value::Nil | Value::Zero(_) | Value::Bool(_)) => {
             let mut text = String::new();
             print(&mut text, arg);
             pad(out, spec, &text, false);
         }
-        (_, Value::NilList) => out.push_str("[]"),
+        (_, Value::Zero(text)) => out.push_str(text),
+        (_, Value::Unit) => out.push_str("{}"),
         (_, Value::List(items)) => {
             out.push('[');
             for (at, item) in items.iter().enumerate() {
@@ -366,7 +369,8 @@ fn describe(out: &mut String, spec: Spec, arg: &Value) -> Result<()> {
         Value::Text(_) => "string=",
         Value::List(_) => "[]interface {}=",
         Value::Map(_) => "map[string]interface {}=",
-        Value::Absent | Value::Nil | Value::NilList => {
+        Value::Unit => "struct {}=",
+        Value::Absent | Value::Nil | Value::Zero(_) => {
             out.push_str("<nil>");
             return Ok(());
         }

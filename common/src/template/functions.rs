@@ -152,7 +152,7 @@ fn length(value: &Value) -> Result<usize> {
         Value::Text(text) => Ok(text.len()),
         Value::List(items) => Ok(items.len()),
         Value::Map(fields) => Ok(fields.len()),
-        Value::NilList => Ok(0),
+        Value::Zero(_) => Ok(0),
         other => bail!("{} has no length", other.kind()),
     }
 }
@@ -179,7 +179,7 @@ fn index(value: &Value, key: &Value) -> Result<Value> {
                 None => Value::Absent,
             })
         }
-        (Value::NilList, Value::Text(_)) => Ok("".into()),
+        (Value::Zero(_), Value::Text(_)) => Ok("".into()),
         (value, key) => bail!("cannot index {} with {}", value.kind(), key.kind()),
     }
 }
@@ -189,7 +189,7 @@ fn slice(args: &[Value]) -> Result<Value> {
     let most = if matches!(value, Value::List(_)) { 3 } else { 2 };
     ensure!(bounds.len() <= most, "takes {} arguments at most", most + 1);
     let length = match value {
-        Value::Text(_) | Value::List(_) | Value::NilList => length(value)?,
+        Value::Text(_) | Value::List(_) | Value::Zero(_) => length(value)?,
         other => bail!("cannot slice {}", other.kind()),
     };
     let bound = |at: usize| bounds.get(at).map(|bound| bound.size(LIMIT)).transpose();

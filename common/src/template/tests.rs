@@ -333,6 +333,32 @@ fn what_docker_calls_in_other_cases_is_found_and_null_is_a_list() {
     assert!(Template::parse("{{.ID}}").unwrap().render(&row).is_err());
 }
 
+/// map[string]struct{}, map[string]string and *HealthConfig of container.Config.
+#[test]
+fn what_docker_has_other_types_for_is_printed_as_they_are() {
+    let row = json!({ "Config": {
+        "ExposedPorts": {"80/tcp": {}}, "Volumes": null, "Labels": null, "Healthcheck": null, "Cmd": null,
+    }});
+    let typed = |text: &str| Template::parse(text).unwrap().typed().render(&row);
+    let table = [
+        (
+            "{{.Config.ExposedPorts}}|{{json .Config.ExposedPorts}}",
+            "map[80/tcp:{}]|{\"80/tcp\":{}}",
+        ),
+        ("{{range $k, $v := .Config.ExposedPorts}}{{$k}} {{$v}}{{end}}", "80/tcp {}"),
+        ("{{.Config.Volumes}}{{.Config.Labels}}{{.Config.Cmd}}", "map[]map[][]"),
+        (
+            "{{json .Config.Volumes}}{{len .Config.Labels}}{{range .Config.Volumes}}x{{end}}",
+            "null0",
+        ),
+        ("{{.Config.Healthcheck}}{{if .Config.Healthcheck}}x{{end}}", "<nil>"),
+        ("{{printf \"%v %v\" .Config.ExposedPorts .Config.Labels}}", "map[80/tcp:{}] map[]"),
+    ];
+    for (text, wanted) in table {
+        assert_eq!(typed(text).unwrap(), wanted, "{text}");
+    }
+}
+
 #[test]
 fn no_template_is_too_much() {
     let doubled = format!("{{{{$x := .Name}}}}{}", "{{$x = print $x $x}}".repeat(40));

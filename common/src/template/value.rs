@@ -14,8 +14,10 @@ pub(super) enum Value {
     Absent,
     /// Go's nil; JSON's null.
     Nil,
-    /// A list or a map of Docker's types that is not there: it reads as empty, and is null in JSON.
-    NilList,
+    /// What is not there of Docker's types, and how Go prints it: it reads as empty, and is null in JSON.
+    Zero(&'static str),
+    /// Go's struct{}, which a set has for each of its members.
+    Unit,
     Bool(bool),
     Number(Number),
     Text(Arc<str>),
@@ -24,10 +26,10 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// Takes a row over. In a typed one, what is null is a list or a map.
+    /// Takes a row over. In a typed one, fields are what Docker's types make them.
     pub(super) fn of(json: &serde_json::Value, typed: bool) -> Value {
         match json {
-            serde_json::Value::Null if typed => Value::NilList,
+            serde_json::Value::Null if typed => Value::Zero("[]"),
             serde_json::Value::Null => Value::Nil,
             serde_json::Value::Bool(value) => Value::Bool(*value),
             serde_json::Value::Number(number) => Value::Number(number.clone()),
@@ -36,38 +38,57 @@ impl Value {
                 Value::List(items.iter().map(|item| Value::of(item, typed)).collect())
             }
             serde_json::Value::Object(fields) => {
-                let of = |(key, value): (&String, _)| (key.clone(), Value::of(value, typed));
+                let of = |(key, value): (&String, _)| match typed {
+                    true => (key.clone(), Value::of_docker(key, value)),
+                    false => (key.clone(), Value::of(value, false)),
+                };
                 Value::Map(Arc::new(fields.iter().map(of).collect()))
             }
+        }
+    }
+
+    /// Takes over a field of Docker's types: of those that a config has, few are neither texts nor lists.
+    fn of_docker(field: &str, json: &serde_json::Value) -> Value {
+        match (field, json) {
+            ("ExposedPorts" | "Volumes", serde_json::Value::Object(set)) => {
+                Value::Map(Arc::new(set.keys().map(|key| (key.clone(), Value::Unit)).collect()))
+            }
+            ("ExposedPorts" | "Labels" | "Volumes", serde_json::Value::Null) => {
+                Value::Zero("map[]")
+            }
+            ("Healthcheck", serde_json::Value::Null) => Value::Zero("<nil>"),
+            (_, json) => Value::of(json, true),
         }
     }
 
     /// Returns whether Go's `if` takes the value.
     pub(super) fn truth(&self) -> bool {
         match self {
-            Value::Absent | Value::Nil | Value::NilList => false,
+            Value::Absent | Value::Nil | Value::Zero(_) => false,
             Value::Bool(value) => *value,
             Value::Number(number) => number.as_f64() != Some(0.0),
             Value::Text(text) => !text.is_empty(),
             Value::List(items) => !items.is_empty(),
             Value::Map(fields) => !fields.is_empty(),
+            Value::Unit => true,
         }
     }
 
     /// Says what kind of value this is, for a message.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Value::Absent | Value::Nil | Value::NilList => "nil",
+            Value::Absent | Value::Nil | Value::Zero(_) => "nil",
             Value::Bool(_) => "a bool",
             Value::Number(_) => "a number",
             Value::Text(_) => "a string",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
+            Value::Unit => "a struct",
         }
     }
 
     pub(super) fn is_nil(&self) -> bool {
-        matches!(self, Value::Absent | Value::Nil | Value::NilList)
+        matches!(self, Value::Absent | Value::Nil | Value::Zero(_))
     }
 
     pub(super) fn text(&self) -> Result<&str> {

@@ -211,15 +211,15 @@ fn docker(bait: &str) -> Vec<Case> {
     vec![
         is(ArchiveLinks, "Docker's, right", docker.tar()).accepted(HELLO),
         is(Digests, "Docker's, with a config that climbs", edited("Config", json!(up)))
-            .refused("not a digest"),
+            .refused(leaves),
         is(Digests, "Docker's, with a config of the host", edited("Config", json!(absolute)))
-            .refused("not a digest"),
+            .refused(leaves),
         is(Digests, "Docker's, with a config that is empty", edited("Config", json!("")))
-            .refused("not a digest"),
+            .refused("not in the archive"),
         is(Digests, "Docker's, with a layer that climbs", edited("Layers", json!([up])))
-            .refused("not a digest"),
+            .refused(leaves),
         is(Digests, "Docker's, with a layer of the host", edited("Layers", json!([absolute])))
-            .refused("not a digest"),
+            .refused(leaves),
         is(
             ArchiveLinks,
             "Docker's, with a layer that is a link to the host",
@@ -253,7 +253,7 @@ fn docker(bait: &str) -> Vec<Case> {
                     .symlink("bbbb/layer.tar", "../aaaa/layer.tar"),
             )
         })
-        .refused("not a digest"),
+        .refused("not in the archive"),
         is(ArchiveLinks, "Docker's, with a config that is a link to the host", {
             let tar = tar()
                 .symlink(&docker.config_name, &absolute)
@@ -280,7 +280,7 @@ fn docker(bait: &str) -> Vec<Case> {
         )
         .accepted(HELLO),
         is(Mismatch, "Docker's, with a layer that is not there", docker.layer(tar()))
-            .refused("not a digest"),
+            .refused("not in the archive"),
         is(
             Mismatch,
             "Docker's, with a layer that is cut",
@@ -319,6 +319,32 @@ fn docker(bait: &str) -> Vec<Case> {
             )
         })
         .refused("twice"),
+        is(
+            Mismatch,
+            "Docker's, whose config and layer come twice, the same both times",
+            docker.tar().raw(docker.tar().0),
+        )
+        .accepted(HELLO),
+        is(Names, "Docker's, with a layer and a config of any name", {
+            let mut other = Docker::new();
+            other.config_name = "some/where/conf".into();
+            other.layer_name = "0.tgz".into();
+            other.tar().file("stray", "that nothing names")
+        })
+        .accepted(HELLO),
+        is(Names, "Docker's, with names that climb within", {
+            let mut manifest = docker.manifest();
+            manifest[0]["Config"] = json!(format!("./x/../{}", docker.config_name));
+            manifest[0]["Layers"] = json!([format!(".//{}", docker.layer_name)]);
+            docker.with(manifest)
+        })
+        .accepted(HELLO),
+        is(
+            Names,
+            "Docker's, with a layer that is a document",
+            edited("Layers", json!(["manifest.json"])),
+        )
+        .refused("not in the archive"),
         is(
             Json,
             "Docker's, with two configs",

@@ -15,6 +15,7 @@ mod options;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
+use common::path::clean;
 use common::platform::Platform;
 use common::reference::Reference;
 
@@ -27,7 +28,6 @@ use crate::dockerfile::words::{Lexer, Values};
 use crate::dockerfile::{Dockerfile, Stage, port};
 use crate::error::{Result, nearest};
 use crate::ignore::Ignore;
-use crate::path::clean;
 use options::Options;
 
 /// What a rule says of a line.

@@ -21,9 +21,10 @@
 
 use std::rc::Rc;
 
+use common::path::clean;
+
 use crate::error::{Error, Result};
 use crate::glob::{Class, Glob};
-use crate::path::clean;
 
 /// The most bytes that an ignore file may have.
 pub const LONGEST: usize = 4 << 20;

@@ -19,6 +19,5 @@ pub mod glob;
 pub mod ignore;
 pub mod json;
 pub mod output;
-mod path;
 pub mod run;
 pub mod source;

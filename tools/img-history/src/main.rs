@@ -14,6 +14,7 @@ use common::layout::Resolved;
 use common::platform::Platform;
 use common::{human, image};
 use jiff::Timestamp;
+use jiff::tz::{Offset, TimeZone};
 use oci_spec::image::{Descriptor, History, HistoryBuilder};
 
 /// How wide CREATED BY is at most, unless it is to be shown whole.
@@ -74,8 +75,6 @@ fn run(args: Args) -> Result<()> {
         let lines: String = ids.take(steps.len()).map(|id| format!("{id}\n")).collect();
         return cli::print(lines.as_bytes());
     }
-    let rows: Vec<Row> =
-        steps.iter().zip(ids).map(|((step, layer), id)| row(&args, id, step, *layer)).collect();
     let list = List {
         columns: &[
             ("ID", "IMAGE"),
@@ -91,7 +90,15 @@ fn run(args: Args) -> Result<()> {
         },
         config_key: None,
     };
-    cli::print(list.render(&rows, args.format.as_deref())?.as_bytes())
+    let format = list.format(args.format.as_deref())?;
+    // To find it, all zones that there are may be looked at.
+    let zone = match format.shows("CreatedAt") {
+        true => TimeZone::system(),
+        false => TimeZone::UTC,
+    };
+    let rows = steps.iter().zip(ids);
+    let rows = rows.map(|((step, layer), id)| row(&args, &zone, id, step, *layer));
+    cli::print(format.render(rows)?.as_bytes())
 }
 
 /// Returns the steps, the last one first, each with its layer if it made one.
@@ -123,7 +130,7 @@ fn steps(image: &Resolved) -> Result<Vec<(History, Option<&Descriptor>)>> {
     Ok(steps)
 }
 
-fn row(args: &Args, id: &str, step: &History, layer: Option<&Descriptor>) -> Row {
+fn row(args: &Args, zone: &TimeZone, id: &str, step: &History, layer: Option<&Descriptor>) -> Row {
     let created: Option<Timestamp> = step.created().as_ref().and_then(|time| time.parse().ok());
     let since = created
         .filter(|created| *created > Timestamp::UNIX_EPOCH)
@@ -133,7 +140,7 @@ fn row(args: &Args, id: &str, step: &History, layer: Option<&Descriptor>) -> Row
     let fields = [
         ("ID", id.to_owned()),
         ("CreatedSince", since.unwrap_or_else(|| "N/A".into())),
-        ("CreatedAt", created.map_or_else(|| "N/A".into(), |created| format!("{created:.0}"))),
+        ("CreatedAt", created.map_or_else(|| "N/A".into(), |created| local(created, zone))),
         (
             "CreatedBy",
             match args.no_trunc {
@@ -145,4 +152,31 @@ fn row(args: &Args, id: &str, step: &History, layer: Option<&Descriptor>) -> Row
         ("Comment", step.comment().clone().unwrap_or_default()),
     ];
     fields.into_iter().map(|(field, value)| (field.to_owned(), value.into())).collect()
+}
+
+/// Returns a moment as clocks show it there, in the words of Go's RFC3339.
+fn local(moment: Timestamp, zone: &TimeZone) -> String {
+    let offset = zone.to_offset(moment);
+    match offset == Offset::UTC {
+        true => format!("{moment:.0}"),
+        false => format!("{:.0}", moment.display_with_offset(offset)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_local() {
+        let moment: Timestamp = "2004-07-01T23:30:00.5Z".parse().unwrap();
+        let zone = |text: &str| TimeZone::posix(text).unwrap();
+        for (zone, expected) in [
+            (TimeZone::UTC, "2004-07-01T23:30:00Z"),
+            (zone("EST5EDT,M4.1.0,M10.5.0"), "2004-07-01T19:30:00-04:00"),
+            (zone("IST-5:30"), "2004-07-02T05:00:00+05:30"),
+        ] {
+            assert_eq!(local(moment, &zone), expected);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use common::path::clean;
 use serde_json::{Map, Value, json};
 
 /// One change of a config.
@@ -34,7 +35,7 @@ impl Change {
             Change::Workdir(dir) => {
                 let old = config.get("WorkingDir").and_then(Value::as_str).unwrap_or("/");
                 let dir = std::path::Path::new(old).join(dir).display().to_string();
-                config.insert("WorkingDir".into(), dir.into());
+                config.insert("WorkingDir".into(), clean(&dir).into());
             }
             Change::OnBuild(trigger) => list(config, "OnBuild").push(json!(trigger)),
             Change::Env(pairs) => {
@@ -229,6 +230,8 @@ mod tests {
                 json!({"Volumes": {"/a": {}, "/b": {}, "/c d": {}}}),
             ),
             (&["WORKDIR /a", "WORKDIR b"], json!({"WorkingDir": "/a/b"})),
+            (&["WORKDIR /a/../b//c/", "WORKDIR ../.."], json!({"WorkingDir": "/"})),
+            (&["WORKDIR ./a/../b/"], json!({"WorkingDir": "/b"})),
             (
                 &["USER 1000:1000", "STOPSIGNAL SIGINT"],
                 json!({"User": "1000:1000", "StopSignal": "SIGINT"}),

@@ -11,16 +11,16 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 use change::Change;
 use clap::Parser;
-use common::archive::{self, Packing};
+use common::archive;
 use common::cli::{self, Root};
 use common::confine::{Allowed, confine};
 use common::digest::Digest;
 use common::error::{At, Hint, Usage};
 use common::image;
-use common::layer;
+use common::layer::{self, Packing};
 use common::layout::{SealedBlob, Writing};
 use common::platform::Platform;
 use common::reference::Reference;
@@ -111,6 +111,9 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
 fn copy<'a>(mut tar: Box<dyn Read>, from: &Path, writing: &Writing<'a>) -> Result<SealedBlob<'a>> {
     let mut start = Vec::new();
     tar.by_ref().take(512).read_to_end(&mut start).at(from)?;
+    if start.is_empty() {
+        return Err(anyhow!("no tar: did the command before this one fail?")).at(from);
+    }
     let packing = Packing::of(&start);
     let mut tar: Box<dyn Read> = Box::new(io::Cursor::new(start).chain(tar));
     if packing.layer_type().is_none() {
@@ -133,9 +136,8 @@ fn layer_of(layer: &SealedBlob) -> Result<(MediaType, Digest)> {
     let media_type = Packing::of(&start).layer_type().unwrap_or(MediaType::ImageLayer);
     let desc = image::descriptor(media_type.clone(), &layer.digest, layer.size);
     let scanned = layer::scan(layer.open()?, &desc)?;
-    if scanned.entries == 0 {
-        bail!("a tar without entries");
-    }
+    // A layer has its digest to say that it is whole, and this has nothing else.
+    ensure!(scanned.marked, "truncated tar: it has no end");
     Ok((media_type, scanned.diff_id))
 }
 

@@ -58,7 +58,10 @@ fn run(args: Args) -> Result<()> {
             return Err(err).at(input.unwrap_or(Path::new("stdin")));
         }
     };
-    loaded.iter().try_for_each(|image| name(image, &writing, &store, args.quiet))
+    loaded.iter().try_for_each(|image| name(image, &writing, &store, args.quiet))?;
+    // What came along and is no part of an image. What stays is for img-prune to find.
+    let _ = writing.abandon();
+    Ok(())
 }
 
 fn open(input: Option<&Path>) -> Result<File> {

@@ -1,4 +1,4 @@
-//! `--filter`: which images are listed. Different keys must all match, of one key any may.
+//! `--filter`: which images are listed. Different keys must all match, of one key any may but for labels.
 
 use std::str::FromStr;
 
@@ -110,17 +110,25 @@ impl Test {
                 (Some(found), Some(value)) => found == value,
                 (found, _) => found.is_some(),
             },
-            Test::Reference(pattern) => {
-                image.name.as_ref().is_some_and(|name| matches(pattern, name))
-            }
+            Test::Reference(pattern) => is_meant(pattern, image),
             Test::Before(moment) => image.created.is_some_and(|created| created < *moment),
             Test::After(moment) => image.created.is_some_and(|created| created > *moment),
         }
     }
 }
 
+/// Returns whether a pattern matches an image's name, or is pinned to its digest: `NAME@DIGEST`.
+pub fn is_meant(pattern: &str, image: &Image) -> bool {
+    let pinned = pattern.parse::<Reference>().ok();
+    match pinned.as_ref().and_then(Reference::digest) {
+        // As for every operand, the digest decides.
+        Some(digest) => image.digest == digest.to_string(),
+        None => image.name.as_ref().is_some_and(|name| matches(pattern, name)),
+    }
+}
+
 /// Returns whether a pattern matches a name, with its tag or without, as Docker prints it or whole.
-pub fn matches(pattern: &str, name: &Reference) -> bool {
+fn matches(pattern: &str, name: &Reference) -> bool {
     let names = [name.to_string(), name.familiar(), name.full(), name.repository()];
     names.iter().any(|name| glob(pattern.as_bytes(), name.as_bytes()))
 }

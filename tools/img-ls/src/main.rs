@@ -58,7 +58,7 @@ struct Args {
     #[arg(short, long = "filter", value_name = "FILTER")]
     filters: Vec<Filter>,
 
-    /// Only names that match this one: NAME, NAME:TAG, or a pattern
+    /// Only names that match this one: NAME, NAME:TAG, or a pattern; or the image of NAME@DIGEST
     #[arg(value_name = "NAME")]
     pattern: Option<String>,
 }
@@ -84,9 +84,7 @@ fn run(args: Args) -> Result<()> {
     images.retain(|image| {
         (image.name.is_some() || args.all || args.blobs || filters.wants_unnamed())
             && filters.accept(image)
-            && args.pattern.as_deref().is_none_or(|pattern| {
-                image.name.as_ref().is_some_and(|name| filter::matches(pattern, name))
-            })
+            && args.pattern.as_deref().is_none_or(|pattern| filter::is_meant(pattern, image))
     });
     if args.blobs {
         return blobs(&store.images, &images);

@@ -11,11 +11,12 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use common::archive::{Packing, unpacked};
+use common::archive::unpacked;
 use common::cli;
 use common::digest::{Digest, Hashed};
 use common::error::At;
 use common::image::{self as oci, DOCKER_INDEX, DOCKER_MANIFEST, Kind};
+use common::layer::Packing;
 use common::layout::{Layout, Writing};
 use common::registry::parallel;
 use flate2::GzBuilder;

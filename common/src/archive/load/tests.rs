@@ -3,7 +3,7 @@ use std::io::Write;
 use liblzma::stream::Stream;
 use oci_spec::image::MediaType;
 
-use super::super::is_archive;
+use super::super::{Archive, Format, Image, is_archive};
 use super::*;
 use crate::platform::Platform;
 
@@ -57,6 +57,9 @@ fn docker_archive() -> Vec<u8> {
     tar(files)
 }
 
+/// A frame of zstd's that says nothing of what is packed: pzstd has the size of the next one in it.
+const SKIPPED: &[u8] = b"\x50\x2a\x4d\x18\x04\0\0\0\x10\0\0\0";
+
 fn packed(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(bytes).unwrap();
@@ -68,6 +71,7 @@ fn packed(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("plain", bytes.to_vec()),
         ("gzip", gzip.finish().unwrap()),
         ("zstd", zstd::encode_all(bytes, 1).unwrap()),
+        ("pzstd", [SKIPPED, &zstd::encode_all(bytes, 1).unwrap()].concat()),
         ("xz", xz.finish().unwrap()),
         ("bzip2", bzip2.finish().unwrap()),
     ]
@@ -107,6 +111,75 @@ fn an_oci_archive_keeps_its_digests() {
     // One blob less, and nothing comes of it.
     let (_dir, target) = layout();
     let err = load(&tar(&files[..files.len() - 1])[..], &target.writing().unwrap()).unwrap_err();
+    assert!(crate::error::find::<Missing>(&err).is_some(), "{err:#}");
+}
+
+/// Returns a layout's tar: its blobs, and an index.json of these descriptors.
+fn layout_tar(layout: &Layout, manifests: &[&serde_json::Value]) -> Vec<u8> {
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
+    let mut files = vec![("index.json".to_owned(), index.to_string().into_bytes())];
+    for digest in layout.blobs().unwrap().into_keys() {
+        let name = format!("blobs/sha256/{}", digest.hex());
+        files.push((name.clone(), std::fs::read(layout.dir().join(name)).unwrap()));
+    }
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    tar(&files)
+}
+
+/// Returns the descriptor of a new blob of this media type.
+fn put(media_type: &str, bytes: &[u8], writing: &Writing) -> serde_json::Value {
+    let digest = writing.put(bytes).unwrap();
+    serde_json::to_value(image::descriptor(media_type.into(), &digest, bytes.len() as u64)).unwrap()
+}
+
+#[test]
+fn what_is_no_image_is_no_error() {
+    let (_dir, source) = layout();
+    let writing = source.writing().unwrap();
+    let loaded = load(&docker_archive()[..], &writing).unwrap().remove(0).desc;
+    let manifest = serde_json::to_value(&loaded).unwrap();
+    let other = put("application/xml", b"<xml/>", &writing);
+    // One that is not there: nobody needs it.
+    let absent = serde_json::json!({
+        "mediaType": "text/plain", "digest": Digest::of(b"absent").to_string(), "size": 6,
+    });
+    let index = |members: &[&serde_json::Value]| {
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": members });
+        put("application/vnd.oci.image.index.v1+json", index.to_string().as_bytes(), &writing)
+    };
+
+    let archive = layout_tar(&source, &[&other, &manifest, &absent]);
+    let (_dir, target) = layout();
+    let again = load(&archive[..], &target.writing().unwrap()).unwrap();
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].desc.digest(), loaded.digest());
+
+    // In an index it is a part of the image, and is saved with it; an index that lacks it is not whole.
+    let nested = index(&[&other, &manifest]);
+    let (_dir, target) = layout();
+    let writing = target.writing().unwrap();
+    let again = load(&layout_tar(&source, &[&nested])[..], &writing).unwrap().remove(0).desc;
+    assert_eq!(again.digest().to_string(), nested["digest"].as_str().unwrap());
+    let saved = |format| {
+        let image = Image { layout: &target, desc: again.clone(), name: None };
+        let archive = Archive::new(&[image], format, &Default::default()).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        archive.write(file.try_clone().unwrap(), "file", true).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let (_dir, target) = layout();
+        load_file(file, &target.writing().unwrap()).unwrap();
+        target.blobs().unwrap().len()
+    };
+    // The index, the manifest, the config, the layer and the other one; Docker's knows neither index nor that.
+    assert_eq!((saved(Format::Both), saved(Format::Oci), saved(Format::Docker)), (5, 5, 3));
+
+    let lacking = index(&[&absent, &manifest]);
+    let (_dir, target) = layout();
+    let archive = layout_tar(&source, &[&lacking]);
+    let of_it = load(&archive[..], &target.writing().unwrap()).unwrap().remove(0).desc;
+    assert_eq!(of_it.digest(), loaded.digest());
+    let err = load(&archive[..archive.len() - 1024], &target.writing().unwrap()).unwrap_err();
     assert!(crate::error::find::<Missing>(&err).is_some(), "{err:#}");
 }
 
@@ -171,11 +244,84 @@ fn what_two_readers_would_read_differently_is_an_error() {
     let right: [(&str, &[u8]); 3] =
         [("l.tar", &layer), ("c.json", &config), ("manifest.json", manifest)];
     for i in 0..right.len() {
-        let twice = [&right[..], &right[i..=i]].concat();
+        // crane writes a config for each of an image's names.
+        let same = [&right[..], &right[i..=i]].concat();
+        let (_dir, target) = layout();
+        load(&tar(&same)[..], &target.writing().unwrap()).unwrap();
+        let twice = [&right[..], &[(right[i].0, &b"{}"[..])]].concat();
         let (_dir, layout) = layout();
         let err = load(&tar(&twice)[..], &layout.writing().unwrap()).unwrap_err();
         assert!(format!("{err:#}").ends_with("it is there twice"), "{err:#}");
     }
+}
+
+#[test]
+fn what_manifest_json_names_may_have_any_name() {
+    let layer = tar(&[("hello", b"world")]);
+    let config = config(&Digest::of(&layer));
+    let names = [
+        ("0.tgz", "c.json"),
+        ("0.tar.zst", "conf"),
+        ("layer0", "img/conf.json"),
+        ("./a/l.tar", "./c.json"),
+        ("a/../b/l", "a//c.json"),
+        ("a/layer.tar", "sha256:config"),
+        ("sha256/layer", "link"),
+    ];
+    for (layer_name, config_name) in names {
+        let manifest = serde_json::json!([{
+            "Config": config_name, "RepoTags": ["app:v1"], "Layers": [layer_name],
+        }]);
+        let manifest = manifest.to_string();
+        // No tar of this library has a name that climbs.
+        let stored_layer = layer_name.trim_start_matches("a/../");
+        let stored_config = if config_name == "link" { "there.json" } else { config_name };
+        let mut files: Vec<(&str, &[u8])> = vec![
+            (stored_layer, &layer),
+            (stored_config, &config),
+            ("stray", b"of no use"),
+            ("manifest.json", manifest.as_bytes()),
+        ];
+        if config_name == "link" {
+            files.push(("link->", b"there.json"));
+        }
+        let (_dir, layout) = layout();
+        let writing = layout.writing().unwrap();
+        let loaded = load(&tar(&files)[..], &writing).unwrap().remove(0).desc;
+        layout.resolve(&loaded, &Platform::host()).unwrap();
+        // What nothing names goes again, and nothing else.
+        writing.keep(&loaded).unwrap();
+        writing.abandon().unwrap();
+        assert_eq!(layout.blobs().unwrap().len(), 3, "{layer_name} {config_name}");
+        layout.resolve(&loaded, &Platform::host()).unwrap();
+    }
+    for (layer_name, config_name, expected) in [
+        ("../l.tar", "c.json", "leaves the archive"),
+        ("/l.tar", "c.json", "leaves the archive"),
+        ("l.tar", "../c.json", "leaves the archive"),
+        ("m.tar", "c.json", "not in the archive"),
+        ("", "c.json", "not in the archive"),
+        ("manifest.json", "c.json", "not in the archive"),
+    ] {
+        let manifest = serde_json::json!([{ "Config": config_name, "Layers": [layer_name] }]);
+        let manifest = manifest.to_string();
+        let files: [(&str, &[u8]); 3] =
+            [("l.tar", &layer), ("c.json", &config), ("manifest.json", manifest.as_bytes())];
+        let (_dir, layout) = layout();
+        let err = load(&tar(&files)[..], &layout.writing().unwrap()).unwrap_err();
+        assert!(format!("{err:#}").contains(expected), "{layer_name}: {err:#}");
+    }
+}
+
+#[test]
+fn an_image_without_layers_may_say_null() {
+    let config =
+        br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":null}}"#;
+    let manifest = br#"[{"Config":"c.json","RepoTags":null,"Layers":null}]"#;
+    let (_dir, layout) = layout();
+    let archive = tar(&[("c.json", config), ("manifest.json", manifest)]);
+    let loaded = load(&archive[..], &layout.writing().unwrap()).unwrap().remove(0).desc;
+    assert!(layout.resolve(&loaded, &Platform::host()).unwrap().manifest.layers().is_empty());
 }
 
 #[test]
@@ -262,6 +408,18 @@ fn a_pipe_may_be_cut_into_pieces_of_any_size() {
         let loaded = load_pieces(&archive, size, &layout.writing().unwrap()).unwrap();
         assert_eq!(loaded[0].names, ["app:v1"], "{size}");
         assert!(!layout.dir().join(".partial").exists(), "{size}");
+    }
+    // Who has more to say than the archive says it all.
+    for archive in [archive.clone(), packed(&archive).swap_remove(1).1] {
+        let more = [&archive[..], &vec![0; 1 << 20]].concat();
+        let (_dir, layout) = layout();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        thread::scope(|scope| {
+            let writer = scope.spawn(move || writer.write_all(&more));
+            let reader = File::from(std::os::fd::OwnedFd::from(reader));
+            load_file(reader, &layout.writing().unwrap()).unwrap();
+            writer.join().unwrap().unwrap();
+        });
     }
     // And may end anywhere.
     for end in [600, 300_000, 401_000] {

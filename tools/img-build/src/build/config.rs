@@ -10,12 +10,12 @@
 use anyhow::{Context, Result, ensure};
 use common::digest::Digest;
 use common::image;
+use common::path::clean;
 use common::platform::Platform;
 use serde_json::{Map, Value, json};
 
 use crate::dockerfile::instruction::{Command, Healthcheck, Operation};
 use crate::dockerfile::scope::PATH;
-use crate::path::clean;
 
 /// The fields of `config` that stay.
 const KEPT: [&str; 13] = [

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use common::error::At;
 use common::files::Files;
 use common::layer::pack::{Entry, Kind, Packed, Packer};
+use common::path::clean;
 use common::tree::join;
 use rustix::fs::{FileType, major, minor};
 
@@ -23,7 +24,6 @@ use super::select::{Chosen, Selection, Source};
 use super::walk::{Status, changed, shown, status};
 use crate::dockerfile::chmod::Chmod;
 use crate::error::Error;
-use crate::path::clean;
 
 /// What takes the entries of a layer, in order.
 pub(super) trait Sink {

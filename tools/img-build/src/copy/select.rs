@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use common::digest::{Digest, Hasher};
 use common::error::At;
+use common::path::clean;
 use common::tree::join;
 use rustix::fs::FileType;
 
@@ -25,7 +26,6 @@ use crate::dockerfile::instruction::{Files, Operation};
 use crate::error::{Error, nearest};
 use crate::glob::Glob;
 use crate::ignore::Ignore;
-use crate::path::clean;
 use crate::source::Tree;
 
 /// The files of COPY or ADD.

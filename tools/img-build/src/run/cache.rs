@@ -21,13 +21,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use common::digest::Digest;
 use common::error::At;
+use common::path::clean;
 use common::store::Store;
 use common::tree;
 use common::userns::{self, Mapping};
 
 use super::mounts::by_descriptor;
 use crate::dockerfile::mount::{Mount, Sharing};
-use crate::path::clean;
 
 /// The most private caches of one id.
 const MOST: u32 = 1000;

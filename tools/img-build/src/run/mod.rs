@@ -34,6 +34,7 @@ use common::bundle;
 use common::digest::Digest;
 use common::error::{At, Hint};
 use common::overlay::{Overlay, Upper};
+use common::path::clean;
 use common::runtime::cgroup::{Cgroup, Memory};
 use common::runtime::{self, CannotRun, CgroupView, Ended, Io, Shape, Stubs, Surrounding};
 use common::snapshot::{Root, Snapshot};
@@ -48,7 +49,6 @@ use self::mounts::Mounts;
 use self::secrets::{Agents, Secrets};
 use self::step::Step;
 use crate::dockerfile::instruction::Security;
-use crate::path::clean;
 
 pub use self::mounts::{MountFrom, Origin};
 pub use self::step::{check_root, enter, give_up};

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use common::error::{At, Hint};
 use common::overlay::{self, Overlay, Upper};
+use common::path::clean;
 use common::snapshot::Snapshot;
 use common::store::Store;
 use common::{bundle, sys, tree};
@@ -35,7 +36,6 @@ use super::cache::{self, Cache};
 use super::secrets::{Agents, Secret, Secrets};
 use super::{SCRIPTS, mask, utf8};
 use crate::dockerfile::mount::{Mount, Type};
-use crate::path::clean;
 use crate::source::Tree;
 
 /// A mount, and where it comes from.

@@ -330,7 +330,7 @@ fn within(tree: &Tree, file: Option<&Path>, apart: bool, elsewhere: &Elsewhere) 
         }
     };
     for name in &names {
-        let path = crate::path::clean(&format!("/{name}"));
+        let path = common::path::clean(&format!("/{name}"));
         let path = path.trim_start_matches('/');
         let path = if path.is_empty() { "." } else { path };
         let opened = regular(tree.root.as_fd(), path).with_context(|| (*name).to_string())?;
