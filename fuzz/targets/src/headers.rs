@@ -9,6 +9,8 @@ mod entry;
 mod header;
 #[path = "../../../common/src/layer/inflate.rs"]
 mod inflate;
+#[path = "../../../common/src/layer/packing.rs"]
+mod packing;
 #[path = "../../../common/src/layer/stream.rs"]
 mod stream;
 
