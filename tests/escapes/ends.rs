@@ -109,6 +109,20 @@ fn an_init_gets_its_signals_and_passes_them_on() {
 }
 
 #[test]
+fn an_init_passes_real_time_signals_on_and_names_them() {
+    of_either_user(|t| {
+        t.sh("ctr-spawn --rm --init app sh -c 'trap \"echo got; exit 4\" 37; echo ready; while :; do sleep .05; done' >out & pid=$!
+              until grep -q ready out 2>/dev/null; do sleep .01; done; kill -37 $pid; wait $pid; echo $?; cat out; rm out")
+            .prints("4\nready\ngot\n");
+        // Whoever may signal process 1 from within as well.
+        t.sh("ctr-spawn --rm --init app sh -c 'trap \"echo got; exit 4\" 64; kill -64 1; while :; do sleep .05; done'")
+            .outputs("got\n", "", 4);
+        t.sh("ctr-spawn --rm --init app sh -c 'kill -37 $$'").exits(165);
+        t.sh("ctr-spawn --rm --init app sh -c 'kill -9 $$'").exits(137);
+    });
+}
+
+#[test]
 fn a_process_that_is_killed_for_memory_is_one_that_was_killed() {
     if lacks(&["root"]) {
         return;
