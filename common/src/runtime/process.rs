@@ -6,8 +6,9 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use oci_spec::runtime::Spec;
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, WaitId, WaitIdOptions};
@@ -89,6 +90,10 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let filter = seccomp.map(seccomp::filter).transpose().context("linux.seccomp")?;
     let wants_terminal = plan.ops.iter().any(|op| matches!(op, Op::Terminal { .. }));
+
+    if !wants_terminal {
+        refuse_directories(&io)?;
+    }
 
     let init = plan.ops.iter().any(|op| matches!(op, Op::Guard { init: true }));
     let own = match init || last::is_missing() {
@@ -173,6 +178,27 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
         running.terminal = terminal::receive(ours).ok();
     }
     Ok(running)
+}
+
+/// Refuses a directory as a standard stream: whatever the container's root is, `/proc/self/fd/0/..` is on the
+/// host, as the descriptor of CVE-2024-21626 was.
+fn refuse_directories(io: &Io) -> Result<()> {
+    let output = io.output.as_ref().map(AsFd::as_fd);
+    let streams = [
+        ("standard input", io.stdin.as_ref().map_or(rustix::stdio::stdin(), AsFd::as_fd)),
+        ("standard output", output.unwrap_or(rustix::stdio::stdout())),
+        ("standard error", output.unwrap_or(rustix::stdio::stderr())),
+    ];
+    for (name, fd) in streams {
+        // One that is closed is nothing at all.
+        let directory = fstat(fd)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        ensure!(
+            !directory,
+            "{name} is a directory, through which the container would see the host"
+        );
+    }
+    Ok(())
 }
 
 /// Makes the child, in new namespaces; returns it and its pidfd.
