@@ -117,6 +117,18 @@ fn a_tmpfs_holds_no_more_than_it_may() {
 }
 
 #[test]
+fn a_tmpfs_lets_in_whom_the_directory_below_it_does() {
+    let t = Sandbox::with_image("app");
+    t.sh("img-unpack --rootfs app ./r; mkdir r/own r/shared; chmod 700 r/own; chmod 2775 r/shared; ln -s own r/link")
+        .exits(0);
+    t.sh("ctr-spawn --rootfs r --tmpfs /own --mount type=tmpfs,dst=/shared --tmpfs /new --tmpfs /own/new \
+              stat -c '%a %n' /own /shared /new /own/new
+          ctr-spawn --rootfs r --tmpfs /link:size=1m --mount type=tmpfs,dst=/shared,tmpfs-mode=755 stat -c '%a %n' /own /shared
+          ctr-spawn --rootfs r --tmpfs /own -u app ls /own 2>&1 | grep -c denied")
+        .prints("700 /own\n2775 /shared\n1777 /new\n1777 /own/new\n700 /own\n755 /shared\n1\n");
+}
+
+#[test]
 fn a_read_only_root_has_places_that_are_not() {
     of_either_user(|t| {
         t.sh("ctr-spawn --rm --read-only --tmpfs /run app sh -c '
