@@ -132,9 +132,11 @@ fn a_tmpfs_lets_in_whom_the_directory_below_it_does() {
 fn a_read_only_root_has_places_that_are_not() {
     of_either_user(|t| {
         t.sh("ctr-spawn --rm --read-only --tmpfs /run app sh -c '
-                for f in /x /etc/x /tmp/x /proc/x /sys/x; do (echo x >$f) 2>/dev/null && echo $f; done
-                for f in /run/x /dev/shm/x /etc/hosts; do (echo x >>$f) || echo not $f; done; echo done'")
+                for f in /x /etc/x /etc/hosts /etc/hostname /etc/resolv.conf /tmp/x /proc/x /sys/x; do (echo x >>$f) 2>/dev/null && echo $f; done
+                for f in /run/x /dev/shm/x; do (echo x >>$f) || echo not $f; done; echo done'")
             .prints("done\n");
+        t.sh("ctr-spawn --rm app sh -c 'for f in hosts hostname resolv.conf; do echo x >>/etc/$f || echo not $f; done'")
+            .is_silent();
     });
 }
 

@@ -290,6 +290,8 @@ fn names(
         ("hosts", hosts),
         ("resolv.conf", read("/etc/resolv.conf")),
     ];
+    let mut how = vec!["rbind", "rprivate"];
+    how.extend(options.read_only.then_some("ro"));
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     for (name, bytes) in files {
         let inside = format!("/etc/{name}");
@@ -298,7 +300,7 @@ fn names(
         }
         let path = container.write(name, &bytes)?;
         let source = path.to_str().with_context(|| format!("{}: not UTF-8", path.display()))?;
-        mounts.push(bundle::mount(&inside, "bind", source, &["rbind", "rprivate"]));
+        mounts.push(bundle::mount(&inside, "bind", source, &how));
     }
     spec.set_mounts(Some(mounts));
     Ok(())
