@@ -144,6 +144,18 @@ fn leftovers_of_a_killed_supervisor_are_collected_by_the_next() {
 }
 
 #[test]
+fn one_that_was_killed_before_it_started_gives_its_name_back() {
+    if sandbox::lacks(&["strace"]) {
+        return;
+    }
+    let t = sandbox();
+    t.sh("(strace -f -o /dev/null -e trace=signalfd4 -e inject=signalfd4:signal=KILL ctr-spawn --name early app true; :) 2>/dev/null
+          ls $TARE_ROOT/containers | wc -l; ctr-spawn --name early app echo started
+          ls $TARE_ROOT/containers | wc -l; jq -r .name $TARE_ROOT/containers/*/status.json")
+        .prints("1\nstarted\n1\nearly\n");
+}
+
+#[test]
 fn a_container_sees_three_descriptors_and_no_more() {
     of_either_user(|t| {
         t.sh("ctr-spawn --rm app sh -c 'ls /proc/self/fd | wc -l' 3</etc/passwd 4<. 7</dev/null")

@@ -9,7 +9,7 @@
 //!     hosts hostname resolv.conf
 //!   .names/<name>    a link to the id
 //!   .rm/<id>         to be removed when it has ended
-//!   .run/<id>        not to be removed, and to be seen to have ended
+//!   .run/<id>        to be seen to have ended, and to be removed only if it never started
 //!   .build/          the same once more, for the steps of builds: no containers to anybody
 //! ```
 //!
@@ -304,13 +304,15 @@ fn end_orphans_in(containers: &Path) -> Vec<String> {
                 continue;
             }
             let status = fs::read(containers.join(&id).join("status.json"));
-            match status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok()) {
-                Some(status) => end(&status),
+            let status = status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
+            match &status {
+                Some(status) => end(status),
                 // It was killed before it wrote where its cgroup is.
                 None if dir.is_ok() => cgroup::remove_unknown(&id),
                 None => {}
             }
-            if kind == REMOVE {
+            // One that never said how it is holds nothing but its name.
+            if kind == REMOVE || (status.is_none() && dir.is_ok()) {
                 dead.push(id);
             } else {
                 let _ = fs::remove_file(containers.join(kind).join(id));
@@ -483,15 +485,19 @@ mod tests {
     #[test]
     fn what_a_killed_supervisor_left_is_collected_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let kept = Container::create(dir.path(), None, false).unwrap().dir().to_owned();
+        let kept = Container::create(dir.path(), None, false).unwrap();
+        kept.save().unwrap();
+        let kept = kept.dir().to_owned();
+        let early = Container::create(dir.path(), Some("early"), false).unwrap().dir().to_owned();
         let left = Container::create(dir.path(), None, true).unwrap().dir().to_owned();
         fs::create_dir_all(left.join("upper/a")).unwrap();
         let running = Container::create(dir.path(), None, true).unwrap();
         collect(dir.path(), &end_orphans(dir.path()));
         assert!(kept.exists() && running.dir().exists());
-        assert!(!left.exists());
+        assert!(!left.exists() && !early.exists());
         assert_eq!(fs::read_dir(dir.path().join(".rm")).unwrap().count(), 1);
         assert_eq!(fs::read_dir(dir.path().join(".run")).unwrap().count(), 0);
+        Container::create(dir.path(), Some("early"), false).unwrap();
     }
 
     #[test]

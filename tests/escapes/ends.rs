@@ -67,7 +67,7 @@ fn the_cgroup_of_one_that_wrote_nothing_is_removed() {
              wait $!; echo $?; ls -d ${{group%/*}}/$id 2>/dev/null; ls | wc -l; ls -A $mark | wc -l; rm -rf $id
          done"
     ))
-    .prints("137\n137\n0\n0\n137\n1\n0\n");
+    .prints("137\n137\n0\n0\n137\n0\n0\n");
 }
 
 #[test]
