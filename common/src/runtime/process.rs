@@ -126,7 +126,8 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
 
     // One that belongs to a user namespace is made in it.
     let wanted = plan.namespaces & CLONE_NEWNET != 0 && plan.mappings.is_none();
-    let network = io.network.filter(|_| wanted).and_then(Ahead::finish);
+    // Waited for in any case: no process is made beside its thread.
+    let network = io.network.and_then(Ahead::finish).filter(|_| wanted);
     let birth = Birth {
         plan,
         filter: filter.as_ref(),
