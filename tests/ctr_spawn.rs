@@ -419,6 +419,26 @@ fn a_bundle_runs_as_its_config_says() {
 }
 
 #[test]
+fn a_bundle_has_a_user_namespace_of_its_own() {
+    if sandbox::lacks(&["root"]) {
+        return;
+    }
+    let t = sandbox();
+    t.sh("img-unpack --uid-map 0:100000:65536 --gid-map 0:100000:65536 app ./b").prints("./b\n");
+    t.sh("chmod 700 b; ctr-spawn --bundle ./b true")
+        .exits(125)
+        .says("b/rootfs as the root: Permission denied")
+        .says("hint: root of its user namespace must be able to reach it");
+    t.sh("chmod 711 b; ctr-spawn --bundle ./b sh -c 'id -u; cat /proc/self/uid_map'")
+        .prints("0\n         0     100000      65536\n");
+    // With a limit, and without a network namespace, which is made ahead all the same.
+    t.sh("jq 'del(.linux.sysctl) | .linux.namespaces |= map(select(.type != \"network\")) | .linux.resources.pids.limit = 50 |
+              .mounts |= map(select(.type != \"sysfs\" and .type != \"cgroup\"))' b/config.json >c && mv c b/config.json
+          for i in $(seq 20); do ctr-spawn --bundle ./b true || echo failed; done")
+        .is_silent();
+}
+
+#[test]
 fn many_at_once_do_not_disturb_each_other() {
     of_either_user(|t| {
         t.sh("seq 40 | xargs -P 8 -I{} ctr-spawn --rm app echo {} | sort -n >out; seq 40 | cmp - out; ls $TARE_ROOT/containers | wc -l")

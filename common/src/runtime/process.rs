@@ -20,6 +20,7 @@ use super::plan::{CLONE_NEWNET, Mappings, Plan};
 use super::seccomp;
 use super::{init, last, terminal};
 use crate::error::{At, Hint};
+use crate::snapshot::Root;
 use crate::sys;
 
 /// What a container gets from its parent.
@@ -274,7 +275,16 @@ fn failure(plan: &Plan, record: [u8; 8]) -> Error {
         }
         op => {
             let err = Error::new(std::io::Error::from(errno));
-            err.context(op.failure(Part::of(part), errno))
+            let err = err.context(op.failure(Part::of(part), errno));
+            match op {
+                Op::Root { rootfs: Root::Dir(_), .. }
+                    if errno == Errno::ACCESS && plan.mappings.is_some() =>
+                {
+                    let way_out = "root of its user namespace must be able to reach it: chmod +x the directories above it";
+                    Err::<(), _>(err).hint(|| way_out.into()).unwrap_err()
+                }
+                _ => err,
+            }
         }
     }
 }
