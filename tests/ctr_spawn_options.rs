@@ -28,6 +28,16 @@ fn the_environment_is_the_images_and_the_options() {
 }
 
 #[test]
+fn a_variable_that_is_not_set_here_is_not_set_there() {
+    let image = Image::new(&[&busybox_layer()], &json!({ "Env": [PATH, "ABSENT=image"] }));
+    let t = Sandbox::new();
+    t.store(&image, "app");
+    t.write("vars", "ABSENT\n");
+    t.sh("ctr-spawn --rm -e ABSENT app env | grep -c ABSENT").outputs("0\n", "", 1);
+    t.sh("ctr-spawn --rm --env-file vars app env | grep ABSENT").prints("ABSENT=image\n");
+}
+
+#[test]
 fn a_user_is_one_of_the_images() {
     of_either_user(|t| {
         let id = "sh -c 'id -u; id -g; id -G; echo $HOME'";

@@ -103,15 +103,17 @@ fn environment(options: &Options, process: &mut Process) -> Result<()> {
     if let Some(name) = &options.hostname {
         set_variable(&mut own, &format!("HOSTNAME={}", name.0));
     }
-    let mut variables = Vec::new();
     for file in &options.env_file {
-        variables.extend(env::read(file)?);
-    }
-    variables.extend(options.env.iter().cloned());
-    for variable in variables {
-        if let Some(variable) = variable.resolve(env::own)? {
-            set_variable(&mut own, &variable);
+        for variable in env::read(file)? {
+            let variable = variable.resolve(env::own)?;
+            // A name that we have no value for says nothing here, and below that there is none.
+            if variable.contains('=') {
+                set_variable(&mut own, &variable);
+            }
         }
+    }
+    for variable in &options.env {
+        set_variable(&mut own, &variable.resolve(env::own)?);
     }
     process.set_env(Some(own));
     Ok(())
@@ -326,6 +328,20 @@ mod tests {
         let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let expected = [path, "HOSTNAME=0123456789ab", "A=2", "B=file", "HOME=/h", "C=option"];
         assert_eq!(env(&spec), expected);
+    }
+
+    #[test]
+    fn a_name_without_a_value_takes_the_images_away_but_not_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("vars");
+        fs::write(&file, "NO_SUCH_VARIABLE_HERE\n").unwrap();
+        let config = || json!({ "Env": ["NO_SUCH_VARIABLE_HERE=image"], "Cmd": ["sh"] });
+        let has = |line: &[&str]| {
+            let spec = run(config(), line).unwrap();
+            env(&spec).contains(&"NO_SUCH_VARIABLE_HERE=image")
+        };
+        assert!(has(&["app"]) && has(&["--env-file", file.to_str().unwrap(), "app"]));
+        assert!(!has(&["-e", "NO_SUCH_VARIABLE_HERE", "app"]));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = cli::duration)]
     pub timeout: Option<Duration>,
 
-    /// Set a variable; without a value it is our own
+    /// Set a variable; without a value it is our own, or goes if we have none
     #[arg(short, long = "env", value_name = "K[=V]")]
     pub env: Vec<Variable>,
 
