@@ -87,6 +87,8 @@ fn a_working_directory_is_the_images_or_is_made() {
         t.store(&image, "app");
         t.sh("ctr-spawn --rm app; ctr-spawn --rm -w /a/b app; ctr-spawn --rm -w /tmp app")
             .prints("/home/app\n/a/b\n/tmp\n");
+        t.sh("ctr-spawn --rm -w '' -h '' --name '' app; ctr-spawn --rm -w /no/../tmp/./x/.. app")
+            .prints("/home/app\n/tmp\n");
         t.sh("ctr-spawn --rm -w here app").exits(125).says("not an absolute path");
         t.sh("ctr-spawn --rm -w /etc/passwd app").exits(125).says("/etc/passwd");
     }

@@ -12,6 +12,7 @@ use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
 
 use crate::env;
+use crate::mount::clean;
 use crate::options::{Network, Options};
 
 /// Applies `options` and the `command` to `spec`, whose root is `rootfs`.
@@ -37,12 +38,12 @@ pub fn apply(
         let root = spec.root_mut().as_mut().context("config.json: no root")?;
         root.set_readonly(Some(true));
     }
-    if let Some(name) = &options.hostname {
+    if let Some(name) = options.hostname() {
         ensure!(
             is_private(spec, LinuxNamespaceType::Uts),
             Usage("--hostname: the bundle has no UTS namespace of its own".into())
         );
-        spec.set_hostname(Some(name.0.clone()));
+        spec.set_hostname(Some(name.to_owned()));
     }
     if let Some(network) = options.network {
         connect(network, spec)?;
@@ -58,10 +59,10 @@ pub fn apply(
     if options.tty {
         process.set_terminal(Some(true));
     }
-    if let Some(dir) = &options.workdir {
+    if let Some(dir) = options.workdir.as_deref().filter(|dir| !dir.is_empty()) {
         let absolute = Path::new(dir).is_absolute();
         ensure!(absolute, Usage(format!("--workdir: {dir:?}: not an absolute path")));
-        process.set_cwd(dir.into());
+        process.set_cwd(clean(dir).into());
     }
     let user = options.user.as_deref().filter(|user| !user.is_empty() && image.is_none());
     if let Some(user) = user {
@@ -100,8 +101,8 @@ fn environment(options: &Options, process: &mut Process) -> Result<()> {
     if options.tty && !own.iter().any(|variable| variable.starts_with("TERM=")) {
         own.push("TERM=xterm".into());
     }
-    if let Some(name) = &options.hostname {
-        set_variable(&mut own, &format!("HOSTNAME={}", name.0));
+    if let Some(name) = options.hostname() {
+        set_variable(&mut own, &format!("HOSTNAME={name}"));
     }
     for file in &options.env_file {
         for variable in env::read(file)? {
@@ -435,9 +436,24 @@ mod tests {
         let spec = run_bundle(&["--read-only", "-w", "/made/for/it"]).unwrap();
         assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
         assert_eq!(process(&spec).cwd(), Path::new("/made/for/it"));
+        let spec = run_bundle(&["-w", "/a/b/../c/./"]).unwrap();
+        assert_eq!(process(&spec).cwd(), Path::new("/a/c"));
         let err = run_bundle(&["-w", "here"]).unwrap_err();
         assert_eq!(line(&err), "--workdir: \"here\": not an absolute path");
         assert!(find::<Usage>(&err).is_some());
+    }
+
+    #[test]
+    fn what_is_empty_is_not_given() {
+        let config = || json!({ "Cmd": ["sh"], "WorkingDir": "/image", "User": "app" });
+        let line = ["--name", "", "-h", "", "-w", "", "-u", "", "app"];
+        assert_eq!(options(&line).name(), None);
+        let spec = run(config(), &line).unwrap();
+        assert_eq!(process(&spec).cwd(), Path::new("/image"));
+        assert_eq!(process(&spec).user().uid(), 1000);
+        assert_eq!(spec.hostname().as_deref(), Some("0123456789ab"));
+        let (empty, none) = (run_bundle(&line[..8]).unwrap(), run_bundle(&[]).unwrap());
+        assert_eq!(empty, none);
     }
 
     #[test]

@@ -214,7 +214,7 @@ fn create(store: &Store, options: &Options, dead: &[String]) -> Result<Container
     container::collect(&containers, dead);
     // A bundle and a tree keep nothing of their own that would be worth a directory when they have ended.
     let rm = options.rm || options.bundle.is_some() || options.rootfs.is_some();
-    Container::create(&containers, options.name.as_ref().map(|name| name.0.as_str()), rm)
+    Container::create(&containers, options.name(), rm)
 }
 
 /// Removes the container if it cannot be made.
