@@ -153,6 +153,17 @@ fn a_read_only_root_has_places_that_are_not() {
 }
 
 #[test]
+fn names_are_there_in_a_mounted_etc() {
+    of_either_user(|t| {
+        t.sh("mkdir etc; echo mine >etc/mine; echo theirs >etc/hosts
+              ctr-spawn --rm -h box -v ./etc:/etc app sh -c 'cat /etc/mine /etc/hostname; grep -c box /etc/hosts; grep -c \" /etc/resolv.conf \" /proc/mounts'; cat etc/hosts
+              ctr-spawn --rm --tmpfs /etc -h box app cat /etc/hostname
+              echo ours >hosts; ctr-spawn --rm -v ./etc:/etc -v ./hosts:/etc/hosts app cat /etc/hosts")
+            .prints("mine\nbox\n1\n1\ntheirs\nbox\nours\n");
+    });
+}
+
+#[test]
 fn a_cidfile_holds_the_id_alone() {
     let t = Sandbox::with_image("app");
     t.sh("ctr-spawn --cidfile id app true; wc -c <id; tr -d 0-9a-f <id; ls -d $TARE_ROOT/containers/$(cat id)/status.json | wc -l; cat id >before")

@@ -9,7 +9,7 @@ use common::error::{Hint, Usage};
 use common::passwd;
 use common::runtime::capability;
 use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Process, Spec};
 
 use crate::env;
 use crate::mount::clean;
@@ -156,7 +156,11 @@ fn mounts(options: &Options, spec: &mut Spec) -> Result<()> {
         !within && !wanted.iter().any(|other| own == Path::new(&other.destination))
     });
     for mount in wanted {
-        mounts.push(mount.to_oci()?);
+        let mount = mount.to_oci()?;
+        // It hides nothing: what is mounted below it comes after it.
+        let below = |other: &Mount| other.destination().starts_with(mount.destination());
+        let place = mounts.iter().position(below).unwrap_or(mounts.len());
+        mounts.insert(place, mount);
     }
     spec.set_mounts(Some(mounts));
     Ok(())
@@ -399,6 +403,10 @@ mod tests {
             "/a/b",
         ];
         assert_eq!(places(&spec), expected);
+        let spec = run_bundle(&["-v", "/tmp:/sys/fs/cgroup/x", "--tmpfs", "/sys/fs"]).unwrap();
+        let sys = [expected[3], "/sys/fs", expected[4]];
+        assert_eq!(places(&spec)[3..6], sys, "what is there by default is not hidden");
+        assert_eq!(places(&spec).last().unwrap(), "/sys/fs/cgroup/x");
         let spec = run_bundle(&["-v", "/dev:/dev"]).unwrap();
         assert_eq!(places(&spec), ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]);
         let err = run_bundle(&["-v", "/no/such/path:/x"]).unwrap_err();
