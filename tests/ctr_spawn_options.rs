@@ -225,6 +225,17 @@ fn the_hosts_network_is_only_there_when_asked_for() {
 }
 
 #[test]
+fn on_the_hosts_network_it_goes_by_the_hosts_name() {
+    of_either_user(|t| {
+        t.sh("uname -n >name; cp /etc/hosts hosts; names='hostname; cat /etc/hostname; echo $HOSTNAME'
+              ctr-spawn --rm --network host app sh -c \"$names\" | uniq | cmp - name
+              ctr-spawn --rm --network host app cat /etc/hosts | cmp - hosts
+              ctr-spawn --rm --network host -h box app sh -c \"$names; tail -1 /etc/hosts\"")
+            .prints("box\nbox\nbox\n127.0.0.1\tbox\n");
+    });
+}
+
+#[test]
 fn a_privileged_container_may_what_its_maker_may() {
     let mut t = Sandbox::with_image("app");
     if nix::unistd::geteuid().is_root() {

@@ -248,8 +248,13 @@ fn defaults(
 ) -> Result<(Spec, bool)> {
     let entered = userns::is_entered()?;
     let mappings = entered.then(|| mapping.into());
-    let hostname = &container.id()[..12];
-    let mut spec = bundle::spec(config, tree, &options.for_image(hostname, mappings))?;
+    let host = rustix::system::uname();
+    let hostname = match options.network {
+        // On the host's network it goes by the host's name.
+        Some(Network::Host) => host.nodename().to_string_lossy(),
+        _ => container.id()[..12].into(),
+    };
+    let mut spec = bundle::spec(config, tree, &options.for_image(&hostname, mappings))?;
     names(options, container, tree, keep, &mut spec)?;
     apply::apply(options, command, Some(config), tree, &mut spec)?;
     if let (Some(score), Some(process)) = (oom_score(), spec.process_mut()) {
@@ -278,9 +283,14 @@ fn names(
     let hostname = spec.hostname().clone().unwrap_or_default();
     let host = options.network == Some(Network::Host);
     let read = |path: &str| std::fs::read(path).unwrap_or_default();
-    let hosts = match host {
-        true => read("/etc/hosts"),
-        false => format!(
+    let hosts = match (host, options.hostname()) {
+        (true, None) => read("/etc/hosts"),
+        (true, Some(name)) => {
+            let mut hosts = read("/etc/hosts");
+            hosts.extend_from_slice(format!("\n127.0.0.1\t{name}\n").as_bytes());
+            hosts
+        }
+        (false, _) => format!(
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{hostname}\n"
         )
         .into_bytes(),
