@@ -378,6 +378,32 @@ fn a_terminal_is_one_and_ours_is_restored() {
 }
 
 #[test]
+fn a_terminal_that_nobody_had_open_can_be_opened_again() {
+    of_either_user(|t| {
+        let away = "exec </dev/null >/dev/null 2>&1";
+        let script = |command: &str, rest: &str| {
+            format!(
+                "script -qec 'ctr-spawn --rm -it -v $PWD:/w app sh -c \"{command}\"; echo status $?' /dev/null </dev/null | tr -d '\\r' | sed 's/^^@//'{rest}"
+            )
+        };
+        t.sh(&script(
+            &format!("{away}; sleep 1; exec >/dev/console; echo hi; {away}; sleep .3; echo there >/dev/console; exit 3"),
+            "",
+        ))
+        .prints("hi\nthere\nstatus 3\n");
+        // More than a terminal holds: whoever writes it waits for us.
+        t.sh(&script(
+            &format!("{away}; sleep .3; yes x | head -c 100000 >/dev/console; echo done >/w/done"),
+            " | tr -cd x | wc -c; cat done",
+        ))
+        .prints("50000\ndone\n");
+        // Nobody needs it, and time goes on.
+        t.sh("script -qec 'ctr-spawn --rm -it --timeout .5 app sh -c \"exec sleep 1000 </dev/null >/dev/null 2>&1\"; echo status $?' /dev/null </dev/null | tr -d '\\r' | sed 's/^^@//'")
+            .prints("status 124\n");
+    });
+}
+
+#[test]
 fn what_is_typed_reaches_the_container() {
     let t = sandbox();
     let mut command =
