@@ -144,6 +144,18 @@ fn leftovers_of_a_killed_supervisor_are_collected_by_the_next() {
 }
 
 #[test]
+fn one_that_was_killed_before_it_started_gives_its_name_back() {
+    if sandbox::lacks(&["strace"]) {
+        return;
+    }
+    let t = sandbox();
+    t.sh("(strace -f -o /dev/null -e trace=signalfd4 -e inject=signalfd4:signal=KILL ctr-spawn --name early app true; :) 2>/dev/null
+          ls $TARE_ROOT/containers | wc -l; ctr-spawn --name early app echo started
+          ls $TARE_ROOT/containers | wc -l; jq -r .name $TARE_ROOT/containers/*/status.json")
+        .prints("1\nstarted\n1\nearly\n");
+}
+
+#[test]
 fn a_container_sees_three_descriptors_and_no_more() {
     of_either_user(|t| {
         t.sh("ctr-spawn --rm app sh -c 'ls /proc/self/fd | wc -l' 3</etc/passwd 4<. 7</dev/null")
@@ -366,6 +378,32 @@ fn a_terminal_is_one_and_ours_is_restored() {
 }
 
 #[test]
+fn a_terminal_that_nobody_had_open_can_be_opened_again() {
+    of_either_user(|t| {
+        let away = "exec </dev/null >/dev/null 2>&1";
+        let script = |command: &str, rest: &str| {
+            format!(
+                "script -qec 'ctr-spawn --rm -it -v $PWD:/w app sh -c \"{command}\"; echo status $?' /dev/null </dev/null | tr -d '\\r' | sed 's/^^@//'{rest}"
+            )
+        };
+        t.sh(&script(
+            &format!("{away}; sleep 1; exec >/dev/console; echo hi; {away}; sleep .3; echo there >/dev/console; exit 3"),
+            "",
+        ))
+        .prints("hi\nthere\nstatus 3\n");
+        // More than a terminal holds: whoever writes it waits for us.
+        t.sh(&script(
+            &format!("{away}; sleep .3; yes x | head -c 100000 >/dev/console; echo done >/w/done"),
+            " | tr -cd x | wc -c; cat done",
+        ))
+        .prints("50000\ndone\n");
+        // Nobody needs it, and time goes on.
+        t.sh("script -qec 'ctr-spawn --rm -it --timeout .5 app sh -c \"exec sleep 1000 </dev/null >/dev/null 2>&1\"; echo status $?' /dev/null </dev/null | tr -d '\\r' | sed 's/^^@//'")
+            .prints("status 124\n");
+    });
+}
+
+#[test]
 fn what_is_typed_reaches_the_container() {
     let t = sandbox();
     let mut command =
@@ -404,6 +442,26 @@ fn a_bundle_runs_as_its_config_says() {
     t.sh("ctr-spawn --rootfs b/rootfs echo tree").prints("tree\n");
     bundle(&t, ".hooks.poststart = [{\"path\": \"/bin/true\"}]");
     t.sh("ctr-spawn --bundle b true").outputs("", "ctr-spawn: hooks: not supported\n", 125);
+}
+
+#[test]
+fn a_bundle_has_a_user_namespace_of_its_own() {
+    if sandbox::lacks(&["root"]) {
+        return;
+    }
+    let t = sandbox();
+    t.sh("img-unpack --uid-map 0:100000:65536 --gid-map 0:100000:65536 app ./b").prints("./b\n");
+    t.sh("chmod 700 b; ctr-spawn --bundle ./b true")
+        .exits(125)
+        .says("b/rootfs as the root: Permission denied")
+        .says("hint: root of its user namespace must be able to reach it");
+    t.sh("chmod 711 b; ctr-spawn --bundle ./b sh -c 'id -u; cat /proc/self/uid_map'")
+        .prints("0\n         0     100000      65536\n");
+    // With a limit, and without a network namespace, which is made ahead all the same.
+    t.sh("jq 'del(.linux.sysctl) | .linux.namespaces |= map(select(.type != \"network\")) | .linux.resources.pids.limit = 50 |
+              .mounts |= map(select(.type != \"sysfs\" and .type != \"cgroup\"))' b/config.json >c && mv c b/config.json
+          for i in $(seq 20); do ctr-spawn --bundle ./b true || echo failed; done")
+        .is_silent();
 }
 
 #[test]

@@ -28,6 +28,16 @@ fn the_environment_is_the_images_and_the_options() {
 }
 
 #[test]
+fn a_variable_that_is_not_set_here_is_not_set_there() {
+    let image = Image::new(&[&busybox_layer()], &json!({ "Env": [PATH, "ABSENT=image"] }));
+    let t = Sandbox::new();
+    t.store(&image, "app");
+    t.write("vars", "ABSENT\n");
+    t.sh("ctr-spawn --rm -e ABSENT app env | grep -c ABSENT").outputs("0\n", "", 1);
+    t.sh("ctr-spawn --rm --env-file vars app env | grep ABSENT").prints("ABSENT=image\n");
+}
+
+#[test]
 fn a_user_is_one_of_the_images() {
     of_either_user(|t| {
         let id = "sh -c 'id -u; id -g; id -G; echo $HOME'";
@@ -77,6 +87,8 @@ fn a_working_directory_is_the_images_or_is_made() {
         t.store(&image, "app");
         t.sh("ctr-spawn --rm app; ctr-spawn --rm -w /a/b app; ctr-spawn --rm -w /tmp app")
             .prints("/home/app\n/a/b\n/tmp\n");
+        t.sh("ctr-spawn --rm -w '' -h '' --name '' app; ctr-spawn --rm -w /no/../tmp/./x/.. app")
+            .prints("/home/app\n/tmp\n");
         t.sh("ctr-spawn --rm -w here app").exits(125).says("not an absolute path");
         t.sh("ctr-spawn --rm -w /etc/passwd app").exits(125).says("/etc/passwd");
     }
@@ -117,12 +129,37 @@ fn a_tmpfs_holds_no_more_than_it_may() {
 }
 
 #[test]
+fn a_tmpfs_lets_in_whom_the_directory_below_it_does() {
+    let t = Sandbox::with_image("app");
+    t.sh("img-unpack --rootfs app ./r; mkdir r/own r/shared; chmod 700 r/own; chmod 2775 r/shared; ln -s own r/link")
+        .exits(0);
+    t.sh("ctr-spawn --rootfs r --tmpfs /own --mount type=tmpfs,dst=/shared --tmpfs /new --tmpfs /own/new \
+              stat -c '%a %n' /own /shared /new /own/new
+          ctr-spawn --rootfs r --tmpfs /link:size=1m --mount type=tmpfs,dst=/shared,tmpfs-mode=755 stat -c '%a %n' /own /shared
+          ctr-spawn --rootfs r --tmpfs /own -u app ls /own 2>&1 | grep -c denied")
+        .prints("700 /own\n2775 /shared\n1777 /new\n1777 /own/new\n700 /own\n755 /shared\n1\n");
+}
+
+#[test]
 fn a_read_only_root_has_places_that_are_not() {
     of_either_user(|t| {
         t.sh("ctr-spawn --rm --read-only --tmpfs /run app sh -c '
-                for f in /x /etc/x /tmp/x /proc/x /sys/x; do (echo x >$f) 2>/dev/null && echo $f; done
-                for f in /run/x /dev/shm/x /etc/hosts; do (echo x >>$f) || echo not $f; done; echo done'")
+                for f in /x /etc/x /etc/hosts /etc/hostname /etc/resolv.conf /tmp/x /proc/x /sys/x; do (echo x >>$f) 2>/dev/null && echo $f; done
+                for f in /run/x /dev/shm/x; do (echo x >>$f) || echo not $f; done; echo done'")
             .prints("done\n");
+        t.sh("ctr-spawn --rm app sh -c 'for f in hosts hostname resolv.conf; do echo x >>/etc/$f || echo not $f; done'")
+            .is_silent();
+    });
+}
+
+#[test]
+fn names_are_there_in_a_mounted_etc() {
+    of_either_user(|t| {
+        t.sh("mkdir etc; echo mine >etc/mine; echo theirs >etc/hosts
+              ctr-spawn --rm -h box -v ./etc:/etc app sh -c 'cat /etc/mine /etc/hostname; grep -c box /etc/hosts; grep -c \" /etc/resolv.conf \" /proc/mounts'; cat etc/hosts
+              ctr-spawn --rm --tmpfs /etc -h box app cat /etc/hostname
+              echo ours >hosts; ctr-spawn --rm -v ./etc:/etc -v ./hosts:/etc/hosts app cat /etc/hosts")
+            .prints("mine\nbox\n1\n1\ntheirs\nbox\nours\n");
     });
 }
 
@@ -184,6 +221,17 @@ fn the_hosts_network_is_only_there_when_asked_for() {
         t.sh("tail -n +3 /proc/net/dev | cut -d: -f1 | sort >ours
               ctr-spawn --rm --network host app tail -n +3 /proc/net/dev | cut -d: -f1 | sort | cmp - ours")
             .is_silent();
+    });
+}
+
+#[test]
+fn on_the_hosts_network_it_goes_by_the_hosts_name() {
+    of_either_user(|t| {
+        t.sh("uname -n >name; cp /etc/hosts hosts; names='hostname; cat /etc/hostname; echo $HOSTNAME'
+              ctr-spawn --rm --network host app sh -c \"$names\" | uniq | cmp - name
+              ctr-spawn --rm --network host app cat /etc/hosts | cmp - hosts
+              ctr-spawn --rm --network host -h box app sh -c \"$names; tail -1 /etc/hosts\"")
+            .prints("box\nbox\nbox\n127.0.0.1\tbox\n");
     });
 }
 

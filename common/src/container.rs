@@ -9,7 +9,7 @@
 //!     hosts hostname resolv.conf
 //!   .names/<name>    a link to the id
 //!   .rm/<id>         to be removed when it has ended
-//!   .run/<id>        not to be removed, and to be seen to have ended
+//!   .run/<id>        to be seen to have ended, and to be removed only if it never started
 //!   .build/          the same once more, for the steps of builds: no containers to anybody
 //! ```
 //!
@@ -284,7 +284,8 @@ fn mark(containers: &Path, kind: &str, id: &str) -> Result<()> {
 /// Ends the containers whose supervisors were killed, if they have not ended with them.
 ///
 /// To be called before this process enters a user namespace: from another one nobody
-/// can be killed. Returns the ids of those that are to be removed, for [`collect`].
+/// can be killed. Returns the ids of those that are to be removed, for [`collect`];
+/// one that may still run is not among them.
 pub fn end_orphans(containers: &Path) -> Vec<String> {
     let mut dead = end_orphans_in(containers);
     let steps = end_orphans_in(&steps(containers)).into_iter();
@@ -304,13 +305,18 @@ fn end_orphans_in(containers: &Path) -> Vec<String> {
                 continue;
             }
             let status = fs::read(containers.join(&id).join("status.json"));
-            match status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok()) {
-                Some(status) => end(&status),
+            let status =
+                status.ok().and_then(|bytes| serde_json::from_slice::<Status>(&bytes).ok());
+            match &status {
+                // Not removed below a process that may run: the next tool tries again.
+                Some(status) if !end(status) => continue,
+                Some(_) => {}
                 // It was killed before it wrote where its cgroup is.
                 None if dir.is_ok() => cgroup::remove_unknown(&id),
                 None => {}
             }
-            if kind == REMOVE {
+            // One that never said how it is holds nothing but its name.
+            if kind == REMOVE || (status.is_none() && dir.is_ok()) {
                 dead.push(id);
             } else {
                 let _ = fs::remove_file(containers.join(kind).join(id));
@@ -320,20 +326,27 @@ fn end_orphans_in(containers: &Path) -> Vec<String> {
     dead
 }
 
-/// Kills what still runs of a container without a supervisor.
-fn end(status: &Status) {
-    if let (Some(pid), Some(inode)) = (status.pid, status.pid_inode)
-        && is_of_this_boot(status)
-        && let Some(pid) = Pid::from_raw(pid)
-        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
-        && pid_inode(&pidfd) == Some(inode)
-        && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+/// Kills what still runs of a container without a supervisor; returns whether it is certain that its first process has ended.
+///
+/// Without pidfs, only what is in its cgroup can be killed. Then it may be another's process that has its id now,
+/// and the container is taken for one that runs until that has ended as well.
+fn end(status: &Status) -> bool {
+    let pid = status.pid.filter(|_| is_of_this_boot(status)).and_then(Pid::from_raw);
+    let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let inodes = status.pid_inode.zip(process.as_ref().and_then(pid_inode));
+    let process = process.filter(|_| inodes.is_none_or(|(its, found)| its == found));
+    if let Some(pidfd) = &process
+        && inodes.is_some()
     {
-        // Until then its directory cannot be removed.
-        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
     }
     status.cgroups.iter().for_each(|cgroup| cgroup::remove_abandoned(cgroup));
+    process.is_none_or(|pidfd| {
+        // Until then its directory cannot be removed. Whom we have not killed we do not wait for.
+        let patience = Timespec { tv_sec: inodes.is_some().into(), tv_nsec: 0 };
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        poll(&mut fds, Some(&patience)).is_ok_and(|ended| ended > 0)
+    })
 }
 
 /// Tells whether a container was started since the machine was, so that its process id may mean something.
@@ -483,15 +496,20 @@ mod tests {
     #[test]
     fn what_a_killed_supervisor_left_is_collected_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let kept = Container::create(dir.path(), None, false).unwrap().dir().to_owned();
+        let kept = Container::create(dir.path(), None, false).unwrap();
+        kept.save().unwrap();
+        let stays = kept.dir().to_owned();
+        drop(kept);
+        let early = Container::create(dir.path(), Some("early"), false).unwrap().dir().to_owned();
         let left = Container::create(dir.path(), None, true).unwrap().dir().to_owned();
         fs::create_dir_all(left.join("upper/a")).unwrap();
         let running = Container::create(dir.path(), None, true).unwrap();
         collect(dir.path(), &end_orphans(dir.path()));
-        assert!(kept.exists() && running.dir().exists());
-        assert!(!left.exists());
+        assert!(stays.exists() && running.dir().exists());
+        assert!(!left.exists() && !early.exists());
         assert_eq!(fs::read_dir(dir.path().join(".rm")).unwrap().count(), 1);
         assert_eq!(fs::read_dir(dir.path().join(".run")).unwrap().count(), 0);
+        Container::create(dir.path(), Some("early"), false).unwrap();
     }
 
     #[test]
@@ -518,16 +536,39 @@ mod tests {
 
         let mut status = Status { started: Some(now()), ..Status::default() };
         status.pid = Some(child.id() as i32);
-        for (inode, started) in
-            [(Some(own), now()), (None, now()), (Some(inode), "1970-01-02T00:00:00Z".into())]
-        {
+        for (inode, started, ended) in [
+            (Some(own), now(), true),
+            (None, now(), false),
+            (Some(inode), "1970-01-02T00:00:00Z".into(), true),
+        ] {
             (status.pid_inode, status.started) = (inode, Some(started));
-            end(&status);
+            assert_eq!(end(&status), ended);
             assert!(child.try_wait().unwrap().is_none());
         }
         (status.pid_inode, status.started) = (Some(inode), Some(now()));
-        end(&status);
+        assert!(end(&status));
         assert!(child.wait().unwrap().code().is_none());
+        status.pid_inode = None;
+        assert!(end(&status));
+    }
+
+    #[test]
+    fn nothing_is_removed_below_a_process_that_could_not_be_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut left = Container::create(dir.path(), None, true).unwrap();
+        // As a kernel without pidfs leaves it, where no cgroup could be made.
+        left.status.pid = Some(child.id() as i32);
+        left.status.started = Some(now());
+        left.save().unwrap();
+        let path = left.dir().to_owned();
+        drop(left);
+        collect(dir.path(), &end_orphans(dir.path()));
+        assert!(path.exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        collect(dir.path(), &end_orphans(dir.path()));
+        assert!(!path.exists());
     }
 
     #[test]

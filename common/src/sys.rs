@@ -374,6 +374,25 @@ pub fn signal_fd(signals: impl Iterator<Item = i32>) -> rustix::io::Result<std::
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
 
+/// Waits until one of the signals that are blocked comes, and returns its number.
+///
+/// nix has no number for a real-time signal, and panics when one comes; rustix has no sigwaitinfo.
+pub fn wait_for_signal() -> rustix::io::Result<i32> {
+    // SAFETY: sigset_t is plain data, and sigfillset makes it valid before it is used; no siginfo is written.
+    let signal = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigwaitinfo(&raw const set, std::ptr::null_mut())
+    };
+    check(signal.into()).map(|()| signal)
+}
+
+/// Sends a signal of any number to a process, which rustix cannot name when it is a real-time one.
+pub fn kill(pid: rustix::process::Pid, signal: i32) -> rustix::io::Result<()> {
+    // SAFETY: it takes no pointer, and whom it reaches is one process: the id is positive.
+    check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal).into() })
+}
+
 /// Takes over a descriptor that was handed to this program by number; exec closes it.
 pub fn inherited_fd(number: i32) -> rustix::io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;

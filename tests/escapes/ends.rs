@@ -67,7 +67,7 @@ fn the_cgroup_of_one_that_wrote_nothing_is_removed() {
              wait $!; echo $?; ls -d ${{group%/*}}/$id 2>/dev/null; ls | wc -l; ls -A $mark | wc -l; rm -rf $id
          done"
     ))
-    .prints("137\n137\n0\n0\n137\n1\n0\n");
+    .prints("137\n137\n0\n0\n137\n0\n0\n");
 }
 
 #[test]
@@ -105,6 +105,20 @@ fn an_init_gets_its_signals_and_passes_them_on() {
             ))
             .prints("4\nready\ngot\n");
         }
+    });
+}
+
+#[test]
+fn an_init_passes_real_time_signals_on_and_names_them() {
+    of_either_user(|t| {
+        t.sh("ctr-spawn --rm --init app sh -c 'trap \"echo got; exit 4\" 37; echo ready; while :; do sleep .05; done' >out & pid=$!
+              until grep -q ready out 2>/dev/null; do sleep .01; done; kill -37 $pid; wait $pid; echo $?; cat out; rm out")
+            .prints("4\nready\ngot\n");
+        // Whoever may signal process 1 from within as well.
+        t.sh("ctr-spawn --rm --init app sh -c 'trap \"echo got; exit 4\" 64; kill -64 1; while :; do sleep .05; done'")
+            .outputs("got\n", "", 4);
+        t.sh("ctr-spawn --rm --init app sh -c 'kill -37 $$'").exits(165);
+        t.sh("ctr-spawn --rm --init app sh -c 'kill -9 $$'").exits(137);
     });
 }
 

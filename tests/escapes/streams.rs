@@ -60,6 +60,34 @@ fn a_container_has_exactly_three_descriptors() {
 }
 
 #[test]
+fn a_directory_is_no_stream() {
+    of_either_user(|t| {
+        t.sh("mkdir dir; echo host >bait").is_silent();
+        let said = |name: &str| {
+            format!(
+                "ctr-spawn: standard {name} is a directory, through which the container would see the host\n"
+            )
+        };
+        let cat = |fd: u8| format!("sh -c 'cat /proc/self/fd/{fd}/../bait'");
+        for options in ["--rm -i", "--rm --init -i"] {
+            let run = |fd: u8, streams: &str| {
+                t.sh(&format!("ctr-spawn {options} app {} {streams}", cat(fd)))
+            };
+            run(0, "<dir").outputs("", &said("input"), 125);
+            run(1, "1<dir </dev/null").outputs("", &said("output"), 125);
+            run(2, "2<dir </dev/null").outputs("", "", 125);
+        }
+        // What the container is not given is nobody's way out.
+        t.sh(&format!("ctr-spawn --rm app {} <dir 2>&1 | grep -c 'Not a directory'", cat(0)))
+            .prints("1\n");
+        t.sh("ls $TARE_ROOT/containers").prints("");
+    });
+    let t = sandbox();
+    bundle(&t, ".");
+    t.sh("ctr-spawn -i --bundle b true <.").exits(125).says("standard input is a directory");
+}
+
+#[test]
 fn nothing_is_typed_into_the_callers_terminal() {
     of_either_user(|t| {
         // Without -t the terminal is an open file like any other; script(1) gives us one.

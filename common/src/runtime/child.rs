@@ -4,6 +4,7 @@
 //! operation and an errno, eight bytes over a pipe that closes on exec. It may
 //! run in its parent's memory, so it changes nothing there that the parent uses afterwards.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -246,13 +247,32 @@ impl<'a> Child<'a> {
     }
 
     fn mount(&mut self, filesystem: &Filesystem) -> Result<()> {
-        let mount = match make(filesystem) {
+        let filesystem = self.as_covered(filesystem);
+        let mount = match make(&filesystem) {
             Err(_) if filesystem.optional => return Ok(()),
             result => result?,
         };
         let target = beneath::open_or_make(self.root()?, &filesystem.target, Shape::Directory)
             .part(Part::Target)?;
         attach(&mount, &target, "").part(Part::Target)
+    }
+
+    /// Gives a tmpfs the mode of the directory that it covers, unless it has one: what only root could enter, as
+    /// /root, stays so. As runc and crun do it; a directory that is made for it becomes everybody's.
+    fn as_covered<'f>(&self, filesystem: &'f Filesystem) -> Cow<'f, Filesystem> {
+        let given = filesystem.parameters.iter().any(|(key, _)| key == "mode");
+        let covered = || {
+            let there = beneath::open(self.root.as_ref()?, &filesystem.target).ok()?;
+            Some(fstat(&there).ok()?.st_mode & 0o7777)
+        };
+        let mut filesystem = Cow::Borrowed(filesystem);
+        if filesystem.kind == "tmpfs"
+            && !given
+            && let Some(mode) = covered()
+        {
+            filesystem.to_mut().parameters.push(("mode".into(), Some(format!("{mode:o}"))));
+        }
+        filesystem
     }
 
     fn bind(&mut self, bind: &Bind) -> Result<()> {

@@ -12,11 +12,9 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, execve, getpid, setpgid, tcsetpgrp};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use nix::sys::signal::SigSet;
+use nix::unistd::{execve, getpid, setpgid, tcsetpgrp};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions, set_dumpable_behavior, wait};
 
 use crate::sys;
 
@@ -64,7 +62,7 @@ fn play(stays: bool, mut args: impl Iterator<Item = OsString>) -> Option<u8> {
         }
         Some(child) => {
             drop(report);
-            Some(reap(child))
+            Some(reap(Pid::from_raw(child.as_raw())?))
         }
     }
 }
@@ -83,24 +81,19 @@ fn become_command(path: &CString, args: &[CString], report: &OwnedFd) -> u8 {
 }
 
 /// Collects whoever ends, and passes signals on to `child`; returns the exit status of `child` when it has ended.
+///
+/// Real-time signals as well, which nix has no names for; and by no call that the container's filter may not know.
 fn reap(child: Pid) -> u8 {
-    let all = SigSet::all();
     loop {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, status)) if pid == child => return status as u8,
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                    return 128 + signal as u8;
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-                // Of a real-time signal nix only says that it does not know it.
-                Err(Errno::EINVAL) if kill(child, None) == Err(Errno::ESRCH) => return 128,
-                _ => {}
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if pid == child {
+                let killed = status.terminating_signal().map(|signal| 128 + signal);
+                return killed.or(status.exit_status()).unwrap_or(128) as u8;
             }
         }
-        match all.wait() {
-            Ok(Signal::SIGCHLD) | Err(_) => {}
-            Ok(signal) => drop(kill(child, signal)),
+        match sys::wait_for_signal() {
+            Ok(libc::SIGCHLD) | Err(_) => {}
+            Ok(signal) => drop(sys::kill(child, signal)),
         }
     }
 }

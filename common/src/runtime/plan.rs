@@ -118,6 +118,8 @@ pub fn plan(spec: &Spec, rootfs: &Root, surrounding: &Surrounding) -> Result<Pla
     let around = Surroundings { devices: rules.all, user_namespace: inner_user, cgroup };
 
     let mut ops = Vec::with_capacity(64);
+    // First, since root of a user namespace may not write to the host's files.
+    ops.extend(surrounding.tasks.iter().cloned().map(Op::JoinCgroup));
     if namespaces.flags & CLONE_NEWUSER != 0 {
         ops.push(Op::BecomeRoot);
     }
@@ -128,7 +130,6 @@ pub fn plan(spec: &Spec, rootfs: &Root, surrounding: &Surrounding) -> Result<Pla
         ops.push(Op::Join { kind: *kind, path: path.clone() });
     }
     ops.push(Op::Session);
-    ops.extend(surrounding.tasks.iter().cloned().map(Op::JoinCgroup));
     if namespaces.cgroup {
         ops.push(Op::CgroupNamespace);
     }

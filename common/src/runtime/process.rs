@@ -6,8 +6,9 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use oci_spec::runtime::Spec;
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, Pid, WaitId, WaitIdOptions};
@@ -19,6 +20,7 @@ use super::plan::{CLONE_NEWNET, Mappings, Plan};
 use super::seccomp;
 use super::{init, last, terminal};
 use crate::error::{At, Hint};
+use crate::snapshot::Root;
 use crate::sys;
 
 /// What a container gets from its parent.
@@ -90,6 +92,10 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
     let filter = seccomp.map(seccomp::filter).transpose().context("linux.seccomp")?;
     let wants_terminal = plan.ops.iter().any(|op| matches!(op, Op::Terminal { .. }));
 
+    if !wants_terminal {
+        refuse_directories(&io)?;
+    }
+
     let init = plan.ops.iter().any(|op| matches!(op, Op::Guard { init: true }));
     let own = match init || last::is_missing() {
         true => Some(
@@ -121,7 +127,8 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
 
     // One that belongs to a user namespace is made in it.
     let wanted = plan.namespaces & CLONE_NEWNET != 0 && plan.mappings.is_none();
-    let network = io.network.filter(|_| wanted).and_then(Ahead::finish);
+    // Waited for in any case: no process is made beside its thread.
+    let network = io.network.and_then(Ahead::finish).filter(|_| wanted);
     let birth = Birth {
         plan,
         filter: filter.as_ref(),
@@ -173,6 +180,27 @@ pub fn start(plan: &Plan, spec: &Spec, io: Io) -> Result<Running> {
         running.terminal = terminal::receive(ours).ok();
     }
     Ok(running)
+}
+
+/// Refuses a directory as a standard stream: whatever the container's root is, `/proc/self/fd/0/..` is on the
+/// host, as the descriptor of CVE-2024-21626 was.
+fn refuse_directories(io: &Io) -> Result<()> {
+    let output = io.output.as_ref().map(AsFd::as_fd);
+    let streams = [
+        ("standard input", io.stdin.as_ref().map_or(rustix::stdio::stdin(), AsFd::as_fd)),
+        ("standard output", output.unwrap_or(rustix::stdio::stdout())),
+        ("standard error", output.unwrap_or(rustix::stdio::stderr())),
+    ];
+    for (name, fd) in streams {
+        // One that is closed is nothing at all.
+        let directory = fstat(fd)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        ensure!(
+            !directory,
+            "{name} is a directory, through which the container would see the host"
+        );
+    }
+    Ok(())
 }
 
 /// Makes the child, in new namespaces; returns it and its pidfd.
@@ -247,7 +275,16 @@ fn failure(plan: &Plan, record: [u8; 8]) -> Error {
         }
         op => {
             let err = Error::new(std::io::Error::from(errno));
-            err.context(op.failure(Part::of(part), errno))
+            let err = err.context(op.failure(Part::of(part), errno));
+            match op {
+                Op::Root { rootfs: Root::Dir(_), .. }
+                    if errno == Errno::ACCESS && plan.mappings.is_some() =>
+                {
+                    let way_out = "root of its user namespace must be able to reach it: chmod +x the directories above it";
+                    Err::<(), _>(err).hint(|| way_out.into()).unwrap_err()
+                }
+                _ => err,
+            }
         }
     }
 }

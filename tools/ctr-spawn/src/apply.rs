@@ -9,9 +9,10 @@ use common::error::{Hint, Usage};
 use common::passwd;
 use common::runtime::capability;
 use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Process, Spec};
 
 use crate::env;
+use crate::mount::clean;
 use crate::options::{Network, Options};
 
 /// Applies `options` and the `command` to `spec`, whose root is `rootfs`.
@@ -37,12 +38,12 @@ pub fn apply(
         let root = spec.root_mut().as_mut().context("config.json: no root")?;
         root.set_readonly(Some(true));
     }
-    if let Some(name) = &options.hostname {
+    if let Some(name) = options.hostname() {
         ensure!(
             is_private(spec, LinuxNamespaceType::Uts),
             Usage("--hostname: the bundle has no UTS namespace of its own".into())
         );
-        spec.set_hostname(Some(name.0.clone()));
+        spec.set_hostname(Some(name.to_owned()));
     }
     if let Some(network) = options.network {
         connect(network, spec)?;
@@ -58,10 +59,10 @@ pub fn apply(
     if options.tty {
         process.set_terminal(Some(true));
     }
-    if let Some(dir) = &options.workdir {
+    if let Some(dir) = options.workdir.as_deref().filter(|dir| !dir.is_empty()) {
         let absolute = Path::new(dir).is_absolute();
         ensure!(absolute, Usage(format!("--workdir: {dir:?}: not an absolute path")));
-        process.set_cwd(dir.into());
+        process.set_cwd(clean(dir).into());
     }
     let user = options.user.as_deref().filter(|user| !user.is_empty() && image.is_none());
     if let Some(user) = user {
@@ -100,18 +101,20 @@ fn environment(options: &Options, process: &mut Process) -> Result<()> {
     if options.tty && !own.iter().any(|variable| variable.starts_with("TERM=")) {
         own.push("TERM=xterm".into());
     }
-    if let Some(name) = &options.hostname {
-        set_variable(&mut own, &format!("HOSTNAME={}", name.0));
+    if let Some(name) = options.hostname() {
+        set_variable(&mut own, &format!("HOSTNAME={name}"));
     }
-    let mut variables = Vec::new();
     for file in &options.env_file {
-        variables.extend(env::read(file)?);
-    }
-    variables.extend(options.env.iter().cloned());
-    for variable in variables {
-        if let Some(variable) = variable.resolve(env::own)? {
-            set_variable(&mut own, &variable);
+        for variable in env::read(file)? {
+            let variable = variable.resolve(env::own)?;
+            // A name that we have no value for says nothing here, and below that there is none.
+            if variable.contains('=') {
+                set_variable(&mut own, &variable);
+            }
         }
+    }
+    for variable in &options.env {
+        set_variable(&mut own, &variable.resolve(env::own)?);
     }
     process.set_env(Some(own));
     Ok(())
@@ -153,7 +156,11 @@ fn mounts(options: &Options, spec: &mut Spec) -> Result<()> {
         !within && !wanted.iter().any(|other| own == Path::new(&other.destination))
     });
     for mount in wanted {
-        mounts.push(mount.to_oci()?);
+        let mount = mount.to_oci()?;
+        // It hides nothing: what is mounted below it comes after it.
+        let below = |other: &Mount| other.destination().starts_with(mount.destination());
+        let place = mounts.iter().position(below).unwrap_or(mounts.len());
+        mounts.insert(place, mount);
     }
     spec.set_mounts(Some(mounts));
     Ok(())
@@ -329,6 +336,20 @@ mod tests {
     }
 
     #[test]
+    fn a_name_without_a_value_takes_the_images_away_but_not_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("vars");
+        fs::write(&file, "NO_SUCH_VARIABLE_HERE\n").unwrap();
+        let config = || json!({ "Env": ["NO_SUCH_VARIABLE_HERE=image"], "Cmd": ["sh"] });
+        let has = |line: &[&str]| {
+            let spec = run(config(), line).unwrap();
+            env(&spec).contains(&"NO_SUCH_VARIABLE_HERE=image")
+        };
+        assert!(has(&["app"]) && has(&["--env-file", file.to_str().unwrap(), "app"]));
+        assert!(!has(&["-e", "NO_SUCH_VARIABLE_HERE", "app"]));
+    }
+
+    #[test]
     fn a_terminal_and_a_hostname_are_told_to_the_process() {
         let spec = run(json!({ "Cmd": ["sh"] }), &["-t", "-h", "box", "app"]).unwrap();
         assert_eq!(process(&spec).terminal(), Some(true));
@@ -382,6 +403,10 @@ mod tests {
             "/a/b",
         ];
         assert_eq!(places(&spec), expected);
+        let spec = run_bundle(&["-v", "/tmp:/sys/fs/cgroup/x", "--tmpfs", "/sys/fs"]).unwrap();
+        let sys = [expected[3], "/sys/fs", expected[4]];
+        assert_eq!(places(&spec)[3..6], sys, "what is there by default is not hidden");
+        assert_eq!(places(&spec).last().unwrap(), "/sys/fs/cgroup/x");
         let spec = run_bundle(&["-v", "/dev:/dev"]).unwrap();
         assert_eq!(places(&spec), ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]);
         let err = run_bundle(&["-v", "/no/such/path:/x"]).unwrap_err();
@@ -419,9 +444,24 @@ mod tests {
         let spec = run_bundle(&["--read-only", "-w", "/made/for/it"]).unwrap();
         assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
         assert_eq!(process(&spec).cwd(), Path::new("/made/for/it"));
+        let spec = run_bundle(&["-w", "/a/b/../c/./"]).unwrap();
+        assert_eq!(process(&spec).cwd(), Path::new("/a/c"));
         let err = run_bundle(&["-w", "here"]).unwrap_err();
         assert_eq!(line(&err), "--workdir: \"here\": not an absolute path");
         assert!(find::<Usage>(&err).is_some());
+    }
+
+    #[test]
+    fn what_is_empty_is_not_given() {
+        let config = || json!({ "Cmd": ["sh"], "WorkingDir": "/image", "User": "app" });
+        let line = ["--name", "", "-h", "", "-w", "", "-u", "", "app"];
+        assert_eq!(options(&line).name(), None);
+        let spec = run(config(), &line).unwrap();
+        assert_eq!(process(&spec).cwd(), Path::new("/image"));
+        assert_eq!(process(&spec).user().uid(), 1000);
+        assert_eq!(spec.hostname().as_deref(), Some("0123456789ab"));
+        let (empty, none) = (run_bundle(&line[..8]).unwrap(), run_bundle(&[]).unwrap());
+        assert_eq!(empty, none);
     }
 
     #[test]

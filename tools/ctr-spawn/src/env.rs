@@ -1,8 +1,9 @@
 //! Variables for the container: `-e K[=V]` and `--env-file`.
 //!
-//! A bare `K` takes its value from our own environment, and is left out if it
-//! has none there. A file is lines of the same, and nothing in it is special
-//! but a `#` at the beginning of a line: no quotes, no escapes, no expansion.
+//! A bare `K` takes its value from our own environment. If it has none there,
+//! the option takes the image's away, and the line of a file says nothing: as
+//! Docker has it. A file is lines, and nothing in it is special but a `#` at the
+//! beginning of one: no quotes, no escapes, no expansion.
 
 use std::fs::File;
 use std::io::Read;
@@ -41,14 +42,14 @@ impl FromStr for Variable {
 }
 
 impl Variable {
-    /// Returns `K=V`, or nothing for a `K` that `lookup` does not know.
-    pub fn resolve(
-        &self,
-        lookup: impl Fn(&str) -> Result<Option<String>>,
-    ) -> Result<Option<String>> {
+    /// Returns `K=V`, or the bare `K` of one that `lookup` does not know.
+    pub fn resolve(&self, lookup: impl Fn(&str) -> Result<Option<String>>) -> Result<String> {
         Ok(match self {
-            Variable::Set(variable) => Some(variable.clone()),
-            Variable::Inherit(name) => lookup(name)?.map(|value| format!("{name}={value}")),
+            Variable::Set(variable) => variable.clone(),
+            Variable::Inherit(name) => match lookup(name)? {
+                Some(value) => format!("{name}={value}"),
+                None => name.clone(),
+            },
         })
     }
 }
@@ -129,9 +130,9 @@ mod tests {
     #[test]
     fn a_name_alone_takes_our_own_value_if_there_is_one() {
         let lookup = |name: &str| Ok((name == "HERE").then(|| "x y".to_string()));
-        assert_eq!(inherit("HERE").resolve(lookup).unwrap().as_deref(), Some("HERE=x y"));
-        assert_eq!(inherit("GONE").resolve(lookup).unwrap(), None);
-        assert_eq!(set("HERE=1").resolve(lookup).unwrap().as_deref(), Some("HERE=1"));
+        assert_eq!(inherit("HERE").resolve(lookup).unwrap(), "HERE=x y");
+        assert_eq!(inherit("GONE").resolve(lookup).unwrap(), "GONE");
+        assert_eq!(set("HERE=1").resolve(lookup).unwrap(), "HERE=1");
         assert!(own("PATH").unwrap().is_some());
     }
 

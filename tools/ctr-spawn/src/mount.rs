@@ -192,16 +192,22 @@ fn destination(text: &str) -> Result<String> {
     ensure!(!text.is_empty(), "the destination is empty");
     ensure!(!text.contains('\0'), "the destination holds a NUL");
     ensure!(text.starts_with('/'), "{text}: the destination is not an absolute path");
+    let clean = clean(text);
+    ensure!(clean != "/", "{text}: the root itself cannot be mounted over");
+    Ok(clean)
+}
+
+/// Returns the absolute `path` without `.`, `..` and slashes too many, as it reads: no link takes part.
+pub fn clean(path: &str) -> String {
     let mut clean: Vec<&str> = Vec::new();
-    for component in Path::new(text).components() {
+    for component in Path::new(path).components() {
         match component {
             Component::Normal(name) => clean.extend(name.to_str()),
             Component::ParentDir => _ = clean.pop(),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    ensure!(!clean.is_empty(), "{text}: the root itself cannot be mounted over");
-    Ok(format!("/{}", clean.join("/")))
+    format!("/{}", clean.join("/"))
 }
 
 impl FromStr for Tmpfs {

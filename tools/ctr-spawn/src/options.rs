@@ -37,7 +37,7 @@ pub struct Options {
 
     /// Call the container NAME
     #[arg(long, value_name = "NAME")]
-    pub name: Option<Name>,
+    name: Option<Name>,
 
     /// Remove the container when it has ended
     #[arg(long)]
@@ -63,7 +63,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = cli::duration)]
     pub timeout: Option<Duration>,
 
-    /// Set a variable; without a value it is our own
+    /// Set a variable; without a value it is our own, or goes if we have none
     #[arg(short, long = "env", value_name = "K[=V]")]
     pub env: Vec<Variable>,
 
@@ -85,7 +85,7 @@ pub struct Options {
 
     /// What the container calls its machine
     #[arg(short = 'h', long, value_name = "NAME")]
-    pub hostname: Option<Hostname>,
+    hostname: Option<Hostname>,
 
     /// none: only a loopback of its own; host: the host's
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
@@ -151,11 +151,21 @@ impl Options {
         Ok((Target::Image(image), command))
     }
 
+    /// Returns the name of the container, if it was given one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| name.0.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Returns the name of its machine, if it was given one.
+    pub fn hostname(&self) -> Option<&str> {
+        self.hostname.as_ref().map(|name| name.0.as_str()).filter(|name| !name.is_empty())
+    }
+
     /// Returns what these options say to the spec of an image. `hostname` is that of a container that has none of its own.
     pub fn for_image(&self, hostname: &str, mappings: Option<Mappings>) -> bundle::Options {
         bundle::Options {
             terminal: self.tty,
-            hostname: Some(self.hostname.as_ref().map_or(hostname, |own| &own.0).to_string()),
+            hostname: Some(self.hostname().unwrap_or(hostname).to_string()),
             user: self.user.clone().filter(|user| !user.is_empty()),
             host_network: self.network == Some(Network::Host),
             mappings,
@@ -215,7 +225,7 @@ fn no_ports(_: &str) -> Result<String> {
     Err(anyhow!("networks do not exist yet"))
 }
 
-/// The name of a container.
+/// The name of a container; to Docker an empty one is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name(pub String);
 
@@ -228,12 +238,12 @@ impl FromStr for Name {
         let valid = text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && text.chars().all(inner)
             && (2..=255).contains(&text.len());
-        ensure!(valid, "not a name of a container ([a-zA-Z0-9][a-zA-Z0-9_.-]+)");
+        ensure!(valid || text.is_empty(), "not a name of a container ([a-zA-Z0-9][a-zA-Z0-9_.-]+)");
         Ok(Name(text.into()))
     }
 }
 
-/// The name of a machine.
+/// The name of a machine; to Docker an empty one is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hostname(pub String);
 
@@ -241,7 +251,7 @@ impl FromStr for Hostname {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        ensure!(bundle::is_hostname(text), "not a name of a machine");
+        ensure!(bundle::is_hostname(text) || text.is_empty(), "not a name of a machine");
         Ok(Hostname(text.into()))
     }
 }
@@ -394,7 +404,6 @@ mod tests {
             ["--name", "a"],
             ["--name", "-x"],
             ["--name", "a/b"],
-            ["-h", ""],
             ["-h", "a b"],
             ["--timeout", "soon"],
             ["--tmpfs", "x"],

@@ -214,7 +214,7 @@ fn create(store: &Store, options: &Options, dead: &[String]) -> Result<Container
     container::collect(&containers, dead);
     // A bundle and a tree keep nothing of their own that would be worth a directory when they have ended.
     let rm = options.rm || options.bundle.is_some() || options.rootfs.is_some();
-    Container::create(&containers, options.name.as_ref().map(|name| name.0.as_str()), rm)
+    Container::create(&containers, options.name(), rm)
 }
 
 /// Removes the container if it cannot be made.
@@ -248,8 +248,13 @@ fn defaults(
 ) -> Result<(Spec, bool)> {
     let entered = userns::is_entered()?;
     let mappings = entered.then(|| mapping.into());
-    let hostname = &container.id()[..12];
-    let mut spec = bundle::spec(config, tree, &options.for_image(hostname, mappings))?;
+    let host = rustix::system::uname();
+    let hostname = match options.network {
+        // On the host's network it goes by the host's name.
+        Some(Network::Host) => host.nodename().to_string_lossy(),
+        _ => container.id()[..12].into(),
+    };
+    let mut spec = bundle::spec(config, tree, &options.for_image(&hostname, mappings))?;
     names(options, container, tree, keep, &mut spec)?;
     apply::apply(options, command, Some(config), tree, &mut spec)?;
     if let (Some(score), Some(process)) = (oom_score(), spec.process_mut()) {
@@ -278,9 +283,14 @@ fn names(
     let hostname = spec.hostname().clone().unwrap_or_default();
     let host = options.network == Some(Network::Host);
     let read = |path: &str| std::fs::read(path).unwrap_or_default();
-    let hosts = match host {
-        true => read("/etc/hosts"),
-        false => format!(
+    let hosts = match (host, options.hostname()) {
+        (true, None) => read("/etc/hosts"),
+        (true, Some(name)) => {
+            let mut hosts = read("/etc/hosts");
+            hosts.extend_from_slice(format!("\n127.0.0.1\t{name}\n").as_bytes());
+            hosts
+        }
+        (false, _) => format!(
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{hostname}\n"
         )
         .into_bytes(),
@@ -290,6 +300,8 @@ fn names(
         ("hosts", hosts),
         ("resolv.conf", read("/etc/resolv.conf")),
     ];
+    let mut how = vec!["rbind", "rprivate"];
+    how.extend(options.read_only.then_some("ro"));
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     for (name, bytes) in files {
         let inside = format!("/etc/{name}");
@@ -298,7 +310,7 @@ fn names(
         }
         let path = container.write(name, &bytes)?;
         let source = path.to_str().with_context(|| format!("{}: not UTF-8", path.display()))?;
-        mounts.push(bundle::mount(&inside, "bind", source, &["rbind", "rprivate"]));
+        mounts.push(bundle::mount(&inside, "bind", source, &how));
     }
     spec.set_mounts(Some(mounts));
     Ok(())

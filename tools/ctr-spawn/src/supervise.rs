@@ -17,6 +17,8 @@ use crate::terminal::Terminal;
 const GRACE: Duration = Duration::from_secs(10);
 /// How long its last output waits for a reader when somebody wants it to end.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody has opened the container's terminal again.
+const AGAIN: Duration = Duration::from_millis(50);
 /// The exit status of a container that had no more time.
 const TIMED_OUT: u8 = 124;
 /// A pipe that can be written to takes this much at once: pipe(7), PIPE_BUF.
@@ -117,8 +119,11 @@ impl Supervised {
                 result => result?,
             };
             let happened: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            self.relay.look_again();
             if ready == 0 {
-                self.expire();
+                if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    self.expire();
+                }
                 continue;
             }
             if happened[1] {
@@ -139,7 +144,9 @@ impl Supervised {
 
     /// Returns how long to wait at most.
     fn left(&self) -> Option<Timespec> {
-        let left = self.deadline?.saturating_duration_since(Instant::now());
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let again = self.relay.is_closed.then_some(AGAIN);
+        let left = left.into_iter().chain(again).min()?;
         // Seconds of a time that the command line took.
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() })
     }
@@ -328,6 +335,8 @@ enum Source {
 struct Relay {
     /// Both terminals, while there is something to copy.
     ends: Option<(OwnedFd, Terminal)>,
+    /// Nobody has the container's open, which somebody may open again.
+    is_closed: bool,
     /// What was typed and not yet taken.
     typed: Vec<u8>,
     /// What was printed and not yet taken.
@@ -336,7 +345,8 @@ struct Relay {
 
 impl Relay {
     fn new(running: &Running, terminal: Option<Terminal>) -> Result<Relay> {
-        let mut relay = Relay { ends: None, typed: Vec::new(), printed: Vec::new() };
+        let mut relay =
+            Relay { ends: None, is_closed: false, typed: Vec::new(), printed: Vec::new() };
         if let (Some(master), Some(mut terminal)) = (&running.terminal, terminal) {
             let master = rustix::io::fcntl_dupfd_cloexec(master, 3)?;
             let flags = fcntl_getfl(&master)?;
@@ -357,6 +367,9 @@ impl Relay {
     fn interests<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) -> Vec<Source> {
         let mut sources = Vec::new();
         let Some((master, terminal)) = &self.ends else { return sources };
+        if self.is_closed {
+            return sources; // there is a hangup all the time
+        }
         let mut wait = |source, fd: BorrowedFd<'a>, event| {
             fds.push(PollFd::from_borrowed_fd(fd, event));
             sources.push(source);
@@ -381,8 +394,11 @@ impl Relay {
             Source::Printed => match rustix::io::read(&*master, &mut buffer) {
                 Ok(length) if length > 0 => self.printed.extend_from_slice(&buffer[..length]),
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                // Nobody has it open any more.
-                _ => self.ends = None,
+                // Nobody has it open any more. Meanwhile our own terminal is the user's, for Ctrl-C as well.
+                _ => {
+                    self.is_closed = true;
+                    terminal.restore();
+                }
             },
             Source::Typed => match rustix::io::read(&*terminal, &mut buffer) {
                 Ok(length) if length > 0 => self.typed.extend_from_slice(&buffer[..length]),
@@ -404,6 +420,18 @@ impl Relay {
         }
     }
 
+    /// Goes on copying if somebody has opened the container's terminal again, or has done so and left something.
+    fn look_again(&mut self) {
+        let Some((master, _)) = self.ends.as_ref().filter(|_| self.is_closed) else { return };
+        let mut fds = [PollFd::new(master, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let found = poll(&mut fds, Some(&now)).map(|_| fds[0].revents());
+        if found.is_ok_and(|found| found != PollFlags::HUP) {
+            self.is_closed = false;
+            self.resume();
+        }
+    }
+
     fn resize(&self) {
         if let Some((master, terminal)) = &self.ends {
             terminal.resize(master.as_fd());
@@ -418,7 +446,7 @@ impl Relay {
 
     fn resume(&mut self) {
         if let Some((master, terminal)) = &mut self.ends {
-            if terminal.reads {
+            if terminal.reads && !self.is_closed {
                 let _ = terminal.make_raw();
             }
             terminal.resize(master.as_fd());

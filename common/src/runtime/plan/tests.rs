@@ -276,3 +276,15 @@ fn a_cgroup_namespace_begins_in_the_containers_cgroup() {
     assert!(joined.is_some() && joined < place(&Op::CgroupNamespace));
     assert!(place(&Op::CgroupNamespace) < place(&Op::Pivot));
 }
+
+#[test]
+fn a_cgroup_is_entered_by_who_may() {
+    let mut config = config();
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+    config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}, {"type": "user"}]);
+    let tasks = vec!["/sys/fs/cgroup/pids/tare/x/tasks".into()];
+    let plan = plan_in(config, &Surrounding { tasks, ..Surrounding::default() }).unwrap();
+    assert!(matches!(plan.ops[..2], [Op::JoinCgroup(_), Op::BecomeRoot]));
+}
