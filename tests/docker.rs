@@ -49,13 +49,14 @@ fn pull_of_all_tags_says_each() {
     let digest = &busybox().digest;
     let pulled = |status: &str| {
         format!(
-            "1: Pulling from team/app\nDigest: {digest}\nlatest: Pulling from team/app\nDigest: {digest}\n\
-             Status: {status} for {name}\n{name}\n"
+            "1: Pulling from team/app\n{name}\nDigest: {digest}\nDigest: {digest}\n\
+             Status: {status} for {name}\nlatest: Pulling from team/app\n"
         )
     };
-    docker(&t, "docker pull -a $REGISTRY/team/app 2>progress")
+    // The order of the tags is the registry's.
+    docker(&t, "docker pull -a $REGISTRY/team/app 2>progress | LC_ALL=C sort")
         .prints(&pulled("Downloaded newer image"));
-    docker(&t, "docker image pull --all-tags $REGISTRY/team/app 2>progress")
+    docker(&t, "docker image pull --all-tags $REGISTRY/team/app 2>progress | LC_ALL=C sort")
         .prints(&pulled("Image is up to date"));
     docker(&t, "docker pull -aq $REGISTRY/team/app").prints(&format!("{name}\n"));
     docker(&t, "docker pull -a $REGISTRY/team/app:1")

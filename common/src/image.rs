@@ -236,17 +236,15 @@ pub fn platform(desc: &Descriptor) -> Option<Platform> {
 
 /// Returns the platforms that `index` has images for.
 pub fn platforms(index: &ImageIndex) -> Vec<Platform> {
-    let images = index.manifests().iter().filter(|desc| is_image(desc));
+    let images = index.manifests().iter().filter(|desc| Kind::of(&media_type(desc)).is_some());
     // BuildKit's attestations claim to be for unknown/unknown.
     images.filter_map(platform).filter(|platform| platform.os != "unknown").collect()
 }
 
-/// Returns whether a member of an index says that it leads to an image: what has a type of
-/// artifact is none, but if that is the type of an image's config. image-spec, descriptor.md.
-fn is_image(desc: &Descriptor) -> bool {
-    let artifact = desc.artifact_type().as_ref().map(ToString::to_string);
-    let is_artifact = artifact.is_some_and(|it| !is_config(&it));
-    Kind::of(&media_type(desc)).is_some() && !is_artifact
+/// Returns whether a member of an index says that it is an artifact, and no image: image-spec, descriptor.md.
+fn is_artifact(desc: &Descriptor) -> bool {
+    // Registries give the type of an image's config in their lists of referrers.
+    desc.artifact_type().as_ref().is_some_and(|it| !is_config(it.as_ref()))
 }
 
 /// Fails if a member of an index is neither a manifest nor an index.
@@ -285,11 +283,11 @@ pub fn media_type_of(bytes: &[u8]) -> Result<String> {
 
 /// Returns the manifest of `index` that runs best on `wanted`. Attestations and other non-images do not count.
 pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descriptor> {
-    let offered = index.manifests().iter().filter(|desc| is_image(desc));
+    let offered = index.manifests().iter().filter(|desc| Kind::of(&media_type(desc)).is_some());
     let ranked = offered.filter_map(|desc| match platform(desc) {
         Some(platform) => wanted.rank(&platform).map(|rank| (rank, desc)),
         // An entry without a platform is only a match when nothing else is.
-        None => Some((u32::MAX, desc)),
+        None => (!is_artifact(desc)).then_some((u32::MAX, desc)),
     });
     ranked.min_by_key(|(rank, _)| *rank).map(|(_, desc)| desc)
 }

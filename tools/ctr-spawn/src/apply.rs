@@ -7,12 +7,12 @@ use anyhow::{Context, Error, Result, ensure};
 use common::bundle::{self, set_variable};
 use common::error::{Hint, Usage};
 use common::passwd;
+use common::path::clean;
 use common::runtime::capability;
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Process, Spec};
 
 use crate::env;
-use crate::mount::clean;
 use crate::options::{Network, Options};
 
 /// Applies `options` and the `command` to `spec`, whose root is `rootfs`.

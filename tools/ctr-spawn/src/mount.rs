@@ -10,13 +10,14 @@
 //! source that is not there. A destination is where it is inside the container,
 //! and `..` in it is taken back before anything is resolved.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use common::bundle;
 use common::cli::{boolean, csv, size};
 use common::error::{At, Hint, hint_of, line};
+use common::path::clean;
 use oci_spec::runtime::Mount as OciMount;
 
 /// Why a volume is refused.
@@ -195,19 +196,6 @@ fn destination(text: &str) -> Result<String> {
     let clean = clean(text);
     ensure!(clean != "/", "{text}: the root itself cannot be mounted over");
     Ok(clean)
-}
-
-/// Returns the absolute `path` without `.`, `..` and slashes too many, as it reads: no link takes part.
-pub fn clean(path: &str) -> String {
-    let mut clean: Vec<&str> = Vec::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(name) => clean.extend(name.to_str()),
-            Component::ParentDir => _ = clean.pop(),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    format!("/{}", clean.join("/"))
 }
 
 impl FromStr for Tmpfs {

@@ -313,17 +313,17 @@ fn bombs() -> Vec<Case> {
     let window = |log: u8| Layer::packed(zstd(&small, log), &small);
     let xz_bomb = through(&["xz", "-0", "--lzma2=preset=0,dict=600MiB"], &small);
     vec![
-        // More than there is room for where these are unpacked.
+        // More than there is room for where these are unpacked, and the end of a tar.
         case(
             Bombs,
             "160 MiB of zeros in 160 KiB of gzip",
-            Layer::packed(gzip_bomb(&file(much), 160), b""),
+            Layer::packed(gzip_bomb(&file(much), 161), b""),
         )
         .refused_in_tree(full),
         case(
             Bombs,
             "160 MiB of zeros in 5 KiB of zstd",
-            Layer::packed(zstd_bomb(&file(much), 1280), b""),
+            Layer::packed(zstd_bomb(&file(much), 1288), b""),
         )
         .refused_in_tree(full),
         case(Bombs, "32 MiB of zeros behind the end", Layer::packed(gzip_bomb(&small, 32), &tail))
@@ -334,18 +334,8 @@ fn bombs() -> Vec<Case> {
         case(Bombs, "a dictionary of 600 MiB", Layer::packed(xz_bomb, &small))
             .refused("packed with xz")
             .import_refused("memory"),
-        case(
-            Bombs,
-            "5000 entries of one file",
-            Layer::packed(
-                {
-                    let tar = tar().file("f", "x").0;
-                    gzip(&tar.repeat(5_000))
-                },
-                &tar().file("f", "x").0.repeat(5_000),
-            ),
-        )
-        .accepted("f=x"),
+        case(Bombs, "5000 entries of one file", (0..5000).fold(tar(), |tar, _| tar.file("f", "x")))
+            .accepted("f=x"),
         case(
             Bombs,
             "a directory of 5000 files",

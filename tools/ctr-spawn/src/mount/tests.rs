@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::Component;
 
 use common::error::{hint_of, line};
 use proptest::prelude::*;
