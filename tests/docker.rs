@@ -49,7 +49,7 @@ fn pull_of_all_tags_says_each() {
     let digest = &busybox().digest;
     let pulled = |status: &str| {
         format!(
-            "1: Pulling from team/app\n{name}\nDigest: {digest}\nDigest: {digest}\n\
+            "{name}\n1: Pulling from team/app\nDigest: {digest}\nDigest: {digest}\n\
              Status: {status} for {name}\nlatest: Pulling from team/app\n"
         )
     };
