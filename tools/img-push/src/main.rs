@@ -9,7 +9,7 @@ mod near;
 mod push;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -91,12 +91,8 @@ fn run(args: Args) -> Result<()> {
     let digest_file = args.digest_file.as_deref();
     let digest_file = digest_file.map(|path| Output::new(Some(path), "--digest-file FILE"));
     let mut digest_file = digest_file.transpose()?;
-    let dir = digest_file.as_ref().and_then(|file| file.dir().map(Path::to_owned));
     let mut write = vec![cache.as_path()];
-    if let Some(dir) = &dir {
-        std::fs::metadata(dir).at(dir)?; // or it would be missed when all is done
-        write.push(dir);
-    }
+    write.extend(digest_file.as_ref().and_then(Output::dir));
     confine(&Allowed { write: &write, connect: true, ..Allowed::default() })?;
 
     let operands = match args.all_tags {

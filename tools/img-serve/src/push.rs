@@ -267,7 +267,6 @@ impl Checked<'_> {
     }
 }
 
-/// Returns whether a layer need not be here: image-spec, layer.md, Non-Distributable Layers.
 /// Deletes a tag, or a manifest with all the tags that the repository has for it.
 pub fn delete_manifest(
     shelf: &Shelf,
