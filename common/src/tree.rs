@@ -20,6 +20,7 @@ use rustix::fs::{
     Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::error::At;
 
@@ -189,6 +190,22 @@ pub fn by_fd(dir: impl AsFd, name: &CStr) -> CString {
     path.extend_from_slice(name.to_bytes());
     // Neither a number nor the name, a C string, has a NUL in it.
     CString::new(path).unwrap()
+}
+
+/// Opens what openat2(2) finds at `path`, and looks again where a rename somewhere has disturbed a `..`.
+pub fn open_at(
+    dir: impl AsFd,
+    path: impl Arg + std::marker::Copy,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let mut tries = 0;
+    loop {
+        match rustix::fs::openat2(&dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if tries < 64 => tries += 1,
+            opened => return opened,
+        }
+    }
 }
 
 /// Says whether `file` is still what `path` names.

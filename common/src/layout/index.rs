@@ -374,7 +374,7 @@ impl Image {
         if !self.raw.get().contains(CHOSEN_FROM) {
             return None;
         }
-        self.descriptor().ok()?.annotations().as_ref()?.get(CHOSEN_FROM)?.parse().ok()
+        super::index_of(&self.descriptor().ok()?)
     }
 
     /// Returns the whole descriptor, checked.

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use rustix::io::Errno;
 
 use crate::digest::{Digest, Hashed};
@@ -35,10 +35,11 @@ use crate::error::{self, At, Hint};
 use crate::image::{self, DOCUMENT_LIMIT, Document};
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::tree;
 
 pub use index::{Image, Index};
 pub use remove::{Removing, Unneeded};
-pub use write::{BlobWriter, NewBlob, SealedBlob, Unfinished, Writing, chosen_from};
+pub use write::{BlobWriter, NewBlob, SealedBlob, Unfinished, Writing, chosen_from, index_of};
 
 /// The annotation on a manifest's descriptor that says which index it was chosen from.
 ///
@@ -352,14 +353,7 @@ impl Layout {
         let dir = openat(CWD, &self.dir, flags, Mode::empty()).at(&self.dir)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let mut tries = 0;
-        loop {
-            match openat2(&dir, path, flags, Mode::empty(), resolve) {
-                // Something was renamed while the kernel looked for the `..` of a link: openat2(2).
-                Err(Errno::AGAIN) if tries < 64 => tries += 1,
-                opened => return Ok(opened.map(File::from)),
-            }
-        }
+        Ok(tree::open_at(&dir, path, flags, resolve).map(File::from))
     }
 }
 

@@ -323,6 +323,11 @@ pub fn chosen_from(mut target: Descriptor, index: &Digest) -> Descriptor {
     target
 }
 
+/// Returns the index that a descriptor says its image was chosen from, if it does.
+pub fn index_of(desc: &Descriptor) -> Option<Digest> {
+    desc.annotations().as_ref()?.get(CHOSEN_FROM)?.parse().ok()
+}
+
 /// A blob on its way in, whose digest is known.
 pub struct BlobWriter<'a> {
     layout: &'a Layout,

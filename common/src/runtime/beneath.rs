@@ -10,9 +10,11 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat, openat2, readlinkat,
+    FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat, readlinkat,
 };
 use rustix::io::{Errno, Result};
+
+use crate::tree;
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +38,7 @@ pub(super) fn open_as(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Own
     let links = if is_kernels(path) { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::empty() };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | links;
     let path = if path == Path::new("") { Path::new(".") } else { path };
-    let mut tries = 0;
-    loop {
-        match openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // Something was renamed while the kernel looked for `..`: openat2(2).
-            Err(Errno::AGAIN) if tries < 64 => tries += 1,
-            result => return result,
-        }
-    }
+    tree::open_at(root, path, flags, resolve)
 }
 
 /// Tells whether `path` is in one of the kernel's own directories.

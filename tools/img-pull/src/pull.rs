@@ -7,7 +7,7 @@ use common::cli::progress::Progress;
 use common::digest::Digest;
 use common::error::{Hint, find};
 use common::image::{self, Document, INDEX_DEPTH};
-use common::layout::{CHOSEN_FROM, Layout, Writing, chosen_from, wrong_platform};
+use common::layout::{Layout, Writing, chosen_from, index_of, wrong_platform};
 use common::platform::Platform;
 use common::reference::Reference;
 use common::registry::{NotFound, Registry};
@@ -275,8 +275,7 @@ impl Parts {
 fn plain(desc: &Descriptor) -> Descriptor {
     let mut plain = Descriptor::new(desc.media_type().clone(), desc.size(), desc.digest().clone());
     plain.set_platform(desc.platform().clone());
-    let index = desc.annotations().as_ref().and_then(|it| it.get(CHOSEN_FROM)?.parse().ok());
-    match index {
+    match index_of(desc) {
         Some(index) => chosen_from(plain, &index),
         None => plain,
     }

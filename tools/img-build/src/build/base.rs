@@ -13,7 +13,7 @@ use common::cli::{self, Operand};
 use common::digest::Digest;
 use common::error::{self, Hint};
 use common::image;
-use common::layout::{Absent, CHOSEN_FROM, Resolved, Writing};
+use common::layout::{Absent, Resolved, Writing, index_of};
 use common::platform::Platform;
 use common::reference::Reference;
 use common::store::Store;
@@ -36,11 +36,6 @@ pub struct Image {
     pub created: Option<String>,
     /// Its layers, bottom first.
     pub layers: Vec<Layer>,
-}
-
-/// Returns the index that an image was chosen from, if it was pulled from one.
-fn index_of(desc: &Descriptor) -> Option<Digest> {
-    desc.annotations().as_ref()?.get(CHOSEN_FROM)?.parse().ok()
 }
 
 /// Where images come from.

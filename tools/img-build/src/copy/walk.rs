@@ -13,9 +13,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use common::error::At;
 use common::layer::recorded_owner;
-use common::tree::join;
+use common::tree::{join, open_at};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
+    AtFlags, FileType, OFlags, RawDir, ResolveFlags, Stat, fstat, readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -122,14 +122,7 @@ pub(super) struct Reader<'a> {
 pub(super) fn open(root: BorrowedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let path: &[u8] = if path.is_empty() { b"." } else { path };
-    let mut tries = 0;
-    loop {
-        match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // Something was renamed while the kernel looked: openat2(2).
-            Err(Errno::AGAIN) if tries < 64 => tries += 1,
-            result => return result,
-        }
-    }
+    open_at(root, path, flags, resolve)
 }
 
 /// Opens what is at a path as itself, be it a link.

@@ -25,7 +25,7 @@ use common::snapshot::Snapshot;
 use common::store::Store;
 use common::{bundle, sys, tree};
 use oci_spec::runtime::Mount as OciMount;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
@@ -356,15 +356,8 @@ impl<'a> Mounts<'a> {
         let inside = clean(&format!("/{path}"));
         let inside = if inside == "/" { "." } else { &inside[1..] };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let mut tries = 0;
-        loop {
-            match openat2(&root, inside, flags, Mode::empty(), resolve) {
-                // Something was renamed meanwhile: openat2(2).
-                Err(Errno::AGAIN) if tries < 64 => tries += 1,
-                opened => return opened.at(path).with_context(|| origin.name().to_owned()),
-            }
-        }
+        let opened = tree::open_at(&root, inside, OFlags::PATH, resolve);
+        opened.at(path).with_context(|| origin.name().to_owned())
     }
 
     fn secret(&mut self, mount: &Mount, cwd: &str, secrets: &Secrets) -> Result<()> {
